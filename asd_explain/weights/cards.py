@@ -1,0 +1,79 @@
+"""Weights cards: what a checkpoint is, where it comes from, and what must be fed to it. One TOML file each."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+from asd_explain.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Card:
+    """One checkpoint, gate file or detector.
+
+    Attributes:
+        name: unique name, also the stem of the TOML file.
+        kind: "network", "gates" or "detector".
+        file: file name of the weights.
+        sha256: expected hash of the file.
+        size_bytes: expected size.
+        licence: licence of the file.
+        source: where it was published, in words.
+        url: https address, or None where the file is embedded in the package.
+        shared: path below the shared material, or None.
+        model: name in the registry of models (networks and gates).
+        base: name of the network a gate file was fitted to (gates).
+        training_data: what it was trained on.
+        geometry: name of the crop geometry to cut faces by (networks).
+        gate: how to build the block (gates): reduction, scope.
+        results: measured figures, with the command that reproduces them.
+        limits: sentences on what it cannot do.
+    """
+
+    name: str
+    kind: str
+    file: str
+    sha256: str
+    size_bytes: int
+    licence: str
+    source: str
+    url: str | None = None
+    shared: str | None = None
+    model: str | None = None
+    base: str | None = None
+    training_data: str = ""
+    geometry: str | None = None
+    gate: dict = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+
+
+@cache
+def cards() -> dict[str, Card]:
+    """Every card in the package, by name."""
+    found = {}
+    for entry in sorted((files("asd_explain.weights") / "cards").iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".toml"):
+            values = tomllib.loads(entry.read_text(encoding="utf-8"))
+            values["limits"] = tuple(values.get("limits", ()))
+            card = Card(**values)
+            if card.name != entry.name.removesuffix(".toml"):
+                raise ValueError(f"card {entry.name} calls itself {card.name}")
+            found[card.name] = card
+    return found
+
+
+def card(name: str) -> Card:
+    """The card of that name.
+
+    Raises:
+        OptionError: when there is none.
+    """
+    try:
+        return cards()[name]
+    except KeyError:
+        known = ", ".join(c.name for c in cards().values() if c.kind == "network")
+        raise OptionError(f"no weights called {name!r}; choose one of {known}") from None

@@ -1,0 +1,254 @@
+"""Finding, fetching, checking and loading weights.
+
+A file is looked for in the package, in the cache folder (``ASD_EXPLAIN_CACHE``, default the user's cache folder), in
+the shared material (``ASD_EXPLAIN_SHARED``, default ``../shared`` beside a checkout), and last on the web, over https.
+Its hash is always checked. ``ASD_EXPLAIN_OFFLINE=1`` forbids fetching. Nothing is fetched at import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from asd_explain.errors import WeightsError
+from asd_explain.models.registry import create_model
+from asd_explain.models.se import SqueezeExcite
+from asd_explain.weights.cards import Card, card, cards
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 30
+_ARCHIVE_ERRORS = (RuntimeError, ValueError, EOFError, OSError, KeyError, SafetensorError)
+
+
+def cache_dir() -> Path:
+    """Folder for fetched files; made when something is stored."""
+    if folder := os.environ.get("ASD_EXPLAIN_CACHE"):
+        return Path(folder).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "asd-explain"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "asd-explain"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asd-explain"
+
+
+def shared_dir() -> Path | None:
+    """Folder of the shared material, or None where there is none."""
+    if folder := os.environ.get("ASD_EXPLAIN_SHARED"):
+        return Path(folder).expanduser()
+    beside = Path(__file__).resolve().parents[2].parent / "shared"
+    return beside if (beside / "weights").is_dir() else None
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _candidates(wanted: Card) -> list[Path]:
+    places = [cache_dir() / wanted.file]
+    shared = shared_dir()
+    if shared is not None and wanted.shared:
+        places.append(shared / wanted.shared)
+    return places
+
+
+def is_available(name: str) -> bool:
+    """Whether a file can be had without the network."""
+    wanted = card(name)
+    return wanted.url is None or any(path.is_file() for path in _candidates(wanted))
+
+
+def locate(name: str) -> Path:
+    """Path of a card's file, fetched if need be, its hash checked.
+
+    Raises:
+        WeightsError: when it is damaged, or neither here nor to be fetched; the message names file, URL and folder.
+    """
+    wanted = card(name)
+    if wanted.url is None:
+        with as_file(files("asd_explain.weights") / wanted.file) as path:
+            embedded = Path(path)
+        if not embedded.is_file():
+            raise WeightsError(f"{wanted.file} is missing from the installed package; install asd-explain again")
+        _check(embedded, wanted)
+        return embedded
+    for path in _candidates(wanted):
+        if path.is_file():
+            _check(path, wanted)
+            return path
+    return _fetch(wanted)
+
+
+def _check(path: Path, wanted: Card) -> None:
+    found = sha256_of(path)
+    if found != wanted.sha256:
+        raise WeightsError(
+            f"{path} is not {wanted.name}: sha256 is {found[:12]}..., expected {wanted.sha256[:12]}...; "
+            "delete it to have it fetched again, or give the right file with --weights"
+        )
+
+
+def _fetch(wanted: Card) -> Path:
+    folder = cache_dir()
+    target = folder / wanted.file
+    how = f"put {wanted.file} from {wanted.url} into {folder} by hand, or give it with --weights PATH"
+    if os.environ.get("ASD_EXPLAIN_OFFLINE", "") not in ("", "0"):
+        raise WeightsError(f"{wanted.file} is not in {folder} and ASD_EXPLAIN_OFFLINE forbids fetching it; {how}")
+    log.info("fetching %s (%.1f MB) from %s", wanted.file, wanted.size_bytes / 1e6, wanted.url)
+    partial = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            urllib.request.urlopen(wanted.url, timeout=TIMEOUT_S) as response,
+            tempfile.NamedTemporaryFile(dir=folder, prefix=".fetch-", delete=False) as stream,
+        ):
+            partial = Path(stream.name)
+            shutil.copyfileobj(response, stream)
+        _check(partial, wanted)
+        partial.replace(target)
+    except WeightsError as error:
+        raise WeightsError(f"what {wanted.url} serves is not {wanted.name} (hash differs); {how}") from error
+    except (OSError, urllib.error.URLError) as error:
+        reason = getattr(error, "reason", error)
+        raise WeightsError(f"cannot fetch {wanted.file} ({reason}); {how}") from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+    return target
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a .safetensors file or of a torch file (read with ``weights_only=True``).
+
+    Raises:
+        WeightsError: when the file is missing, damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:
+        # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
+        raise WeightsError(
+            f"{path} cannot be read as weights (damaged, or not a weights file); fetch it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no plain state dict of tensors; convert it to one first")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _some(keys: set[str]) -> str:
+    listed = sorted(keys)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def load_state(model: nn.Module, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Load exactly the model's keys with exactly its shapes.
+
+    Raises:
+        WeightsError: naming keys that are missing, unknown, of another shape, or not finite.
+    """
+    expected = model.state_dict()
+    problems = []
+    if missing := set(expected) - set(state):
+        problems.append(f"missing {_some(missing)}")
+    if unknown := set(state) - set(expected):
+        problems.append(f"unknown {_some(unknown)}")
+    shared = set(state) & set(expected)
+    if wrong := {key for key in shared if state[key].shape != expected[key].shape}:
+        problems.append(f"of another shape {_some(wrong)}")
+    if bad := {key for key in shared if not torch.isfinite(state[key].float()).all()}:
+        problems.append(f"not finite {_some(bad)}")
+    if problems:
+        raise WeightsError(f"{origin} does not fit {type(model).__name__}: {'; '.join(problems)}")
+    model.load_state_dict(state, strict=True)
+
+
+def gates_for(name: str) -> str | None:
+    """Name of the gate card fitted to a network's weights, or None."""
+    return next((c.name for c in cards().values() if c.kind == "gates" and c.base == name), None)
+
+
+def load_gates(model: nn.Module, gates: Card, path: Path | None = None) -> None:
+    """Attach a fitted block to a frozen network.
+
+    Raises:
+        WeightsError: when the file does not fit.
+    """
+    block = SqueezeExcite(
+        sum(model.streams.values()),
+        reduction=gates.gate["reduction"],
+        scope=gates.gate.get("scope", "frame"),
+        standardise=True,
+    )
+    path = path or locate(gates.name)
+    state = {key: value.float() for key, value in read_state(path).items()}
+    load_state(block, state, str(path))
+    model.attach_gates(block.eval())
+
+
+def card_of_file(path: Path, model: str) -> Card | None:
+    """The card whose hash a file has, among the networks of one model."""
+    found = sha256_of(path)
+    return next((c for c in cards().values() if c.kind == "network" and c.model == model and c.sha256 == found), None)
+
+
+def load(
+    name: str, *, weights: Path | str | None = None, gates: bool = True, device: str | torch.device = "cpu"
+) -> nn.Module:
+    """A network with published weights and the gates fitted to them, in evaluation mode.
+
+    Args:
+        name: a card's name, for instance "lr_asd.pretrain_AVA".
+        weights: a file to read instead; when its hash is another card's of the same model, that card is used; an
+            unknown file keeps this card's geometry and gets no gates.
+        gates: whether to attach the fitted block.
+        device: where to put it.
+
+    Returns:
+        The module; its ``card`` attribute is the card in force, ``weights_sha256`` the hash of the file read.
+
+    Raises:
+        WeightsError, OptionError: see :func:`locate`, :func:`load_state`, :func:`asd_explain.weights.cards.card`.
+    """
+    chosen: Card = card(name)
+    if weights is not None:
+        path = Path(weights)
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such weights file")
+        known = card_of_file(path, chosen.model)
+        if known is None:
+            log.warning("%s is not a file we know: crops are cut as for %s, and no gates are fitted to it", path, name)
+            gates = False
+        else:
+            chosen = known
+    else:
+        path = locate(name)
+    model = create_model(chosen.model)
+    load_state(model, read_state(path), str(path))
+    fitted = gates_for(chosen.name)
+    if gates and fitted is not None:
+        load_gates(model, card(fitted))
+    model.card = chosen
+    model.weights_sha256 = sha256_of(path)
+    model.requires_grad_(False)
+    return model.to(device).eval()

@@ -1,0 +1,101 @@
+"""What the light networks of the field share: two streams, a fusion point, gates on it, a temporal classifier."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from asd_explain.models.output import Output
+from asd_explain.models.se import SqueezeExcite
+
+FACE_MEAN, FACE_STD = 0.4161, 0.1688
+
+
+class FusionBackbone(nn.Module):
+    """Base of networks with an audio and a face stream, max-pooled maps and per-frame embeddings of equal width.
+
+    A subclass gives ``audio_embedding``, ``face_maps`` and ``classify``. The squeeze-and-excitation block stands at the
+    fusion point over the concatenation [audio | face]; it is None until :meth:`attach_gates` is called, and then all
+    gates are one. Because a positive gate commutes with the spatial max pool, channel c of the face gate weighs
+    channel c of the face map; under max pooling only a channel's strongest cell reaches the logits.
+
+    Attributes:
+        streams: stream names in the order of the fusion vector, with their widths.
+        fusion_gate: the block, or None.
+    """
+
+    streams: dict[str, int]
+    map_stride_px: float
+    map_offset_px: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fusion_gate: SqueezeExcite | None = None
+
+    def attach_gates(self, block: SqueezeExcite | None) -> None:
+        """Put a block over the concatenated streams (or take it away with None)."""
+        if block is not None and block.channels != sum(self.streams.values()):
+            raise ValueError(f"the block has {block.channels} channels, the fusion point {sum(self.streams.values())}")
+        self.fusion_gate = block
+
+    def audio_embedding(self, audio: torch.Tensor) -> torch.Tensor:
+        """(B, 4T, 13) MFCC to (B, T, C)."""
+        raise NotImplementedError
+
+    def face_maps(self, face: torch.Tensor) -> torch.Tensor:
+        """(B, T, 112, 112) gray values 0..255 to maps (B, T, C, h, w)."""
+        raise NotImplementedError
+
+    def classify(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) embeddings, already gated, to logits (B, T, 2)."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        face: torch.Tensor,
+        audio: torch.Tensor,
+        body: torch.Tensor | None = None,
+        context: torch.Tensor | None = None,
+    ) -> Output:
+        """Score B tracks of T grid frames.
+
+        Args:
+            face: (B, T, 112, 112) gray values 0..255, uint8 or float.
+            audio: (B, 4T, 13) MFCC of the TalkNet family.
+            body: ignored, these networks do not see it.
+            context: ignored, these networks see one candidate.
+
+        Raises:
+            ValueError: when audio has not exactly four steps a frame.
+        """
+        del body, context
+        if audio.shape[1] != 4 * face.shape[1]:
+            raise ValueError(
+                f"{audio.shape[1]} audio steps for {face.shape[1]} frames; exactly four a frame are needed"
+            )
+        maps = self.face_maps(face)
+        return self.fuse(self.audio_embedding(audio), maps.amax((-2, -1)), maps)
+
+    def fuse(self, audio: torch.Tensor, face: torch.Tensor, maps: torch.Tensor | None = None) -> Output:
+        """From pooled embeddings (B, T, C) onwards: gate, classify, and hand out what was seen on the way."""
+        pooled = {"audio": audio, "face": face}
+        fused = torch.cat((audio, face), -1)
+        block = self.fusion_gate
+        if block is None:
+            fusion, standardised = None, fused
+            gated = fused
+        else:
+            standardised = block.standardised(fused)
+            fusion = block.excitation(fused)
+            gated = fused * fusion
+        widths = list(self.streams.values())
+        logits = self.classify(*gated.split(widths, -1))
+        gates = torch.ones_like(fused) if fusion is None else fusion
+        return Output(
+            logits=logits,
+            gates=dict(zip(self.streams, gates.split(widths, -1), strict=True)),
+            maps={} if maps is None else {"face": maps},
+            pooled=pooled,
+            standardised=dict(zip(self.streams, standardised.split(widths, -1), strict=True)),
+            fusion=fusion,
+        )
