@@ -156,7 +156,7 @@ class HaarDetector(Detector):
     """Viola-Jones cascades from OpenCV's own wheel: the fallback that needs no download.
 
     Frontal faces (``alt2``) at the working size, profiles looking either way at half of it (the profile cascade is
-    the slow one). No landmarks. A cascade's last-stage weight w becomes a score by a logistic curve, 1 / (1 + exp(-(w - a) / b)).
+    the slow one). No landmarks. A last-stage weight w becomes a score by a logistic curve, 1 / (1 + exp(-(w - a) / b)).
 
     Args:
         score_threshold: faces below are not returned, in [0, 1].

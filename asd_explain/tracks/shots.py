@@ -20,7 +20,7 @@ class ShotDetector:
     PySceneDetect's ``ContentDetector`` proposes (mean change of hue, saturation and brightness from frame to frame);
     a proposal counts as a cut when the picture's structure changed as well: the correlation of the two blurred luma
     images is below ``max_correlation``, and the drop stands out from the frames just before, which camera
-    motion does not. Correlation ignores brightness and contrast, so a camera flash that leaves the scene visible is no cut.
+    motion does not. Correlation ignores brightness and contrast: a camera flash over a visible scene is no cut.
     Blank frames (a white flash, black between two scenes) belong to the shot before them and are passed over: the
     frame after them is compared with the last one that showed something.
 
@@ -46,7 +46,7 @@ class ShotDetector:
 
     @staticmethod
     def working_size(width: int, height: int) -> tuple[int, int]:
-        """Size (width, height) that is enough for a frame of ``width`` x ``height`` px; larger frames are scaled to it."""
+        """Size (width, height) that is enough for a frame of ``width`` x ``height`` px; more is scaled down."""
         scale = min(1.0, math.sqrt(_WORK_PIXELS / (width * height)))
         return max(1, round(width * scale)), max(1, round(height * scale))
 
