@@ -21,10 +21,14 @@ class FusionBackbone(nn.Module):
 
     Attributes:
         streams: stream names in the order of the fusion vector, with their widths.
+        halo_frames: how many neighbours on either side an encoded frame depends on.
+        map_stride_px, map_offset_px: map cell i is centred on crop pixel ``stride * i + offset`` (pixel centres at
+            whole numbers), as the strides and paddings put it.
         fusion_gate: the block, or None.
     """
 
     streams: dict[str, int]
+    halo_frames: int
     map_stride_px: float
     map_offset_px: float
 
@@ -68,18 +72,28 @@ class FusionBackbone(nn.Module):
         Raises:
             ValueError: when audio has not exactly four steps a frame.
         """
-        del body, context
+        del context
+        return self.fuse(*self.encode(face, audio, body))
+
+    def encode(
+        self, face: torch.Tensor, audio: torch.Tensor, body: torch.Tensor | None = None
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """The streams' encoders alone: (pooled {stream: (B, T, C)}, maps {stream: (B, T, C, h, w)}).
+
+        A frame's result depends on ``halo_frames`` neighbours on either side and on nothing further away, so a long
+        track can be encoded in pieces that overlap by that much, exactly.
+        """
+        del body
         if audio.shape[1] != 4 * face.shape[1]:
             raise ValueError(
                 f"{audio.shape[1]} audio steps for {face.shape[1]} frames; exactly four a frame are needed"
             )
         maps = self.face_maps(face)
-        return self.fuse(self.audio_embedding(audio), maps.amax((-2, -1)), maps)
+        return {"audio": self.audio_embedding(audio), "face": maps.amax((-2, -1))}, {"face": maps}
 
-    def fuse(self, audio: torch.Tensor, face: torch.Tensor, maps: torch.Tensor | None = None) -> Output:
-        """From pooled embeddings (B, T, C) onwards: gate, classify, and hand out what was seen on the way."""
-        pooled = {"audio": audio, "face": face}
-        fused = torch.cat((audio, face), -1)
+    def fuse(self, pooled: dict[str, torch.Tensor], maps: dict[str, torch.Tensor] | None = None) -> Output:
+        """From pooled embeddings {stream: (B, T, C)} onwards: gate, classify, hand out what was seen on the way."""
+        fused = torch.cat([pooled[stream] for stream in self.streams], -1)
         block = self.fusion_gate
         if block is None:
             fusion, standardised = None, fused
@@ -94,7 +108,7 @@ class FusionBackbone(nn.Module):
         return Output(
             logits=logits,
             gates=dict(zip(self.streams, gates.split(widths, -1), strict=True)),
-            maps={} if maps is None else {"face": maps},
+            maps=maps or {},
             pooled=pooled,
             standardised=dict(zip(self.streams, standardised.split(widths, -1), strict=True)),
             fusion=fusion,

@@ -103,13 +103,15 @@ class _Recurrent(nn.Module):
 class LightASD(FusionBackbone):
     """Light-ASD: 1.0 M parameters, face maps of 128 channels at 14x14, streams added at the fusion point.
 
-    Keys of the published state dict: ``model.visualEncoder.*``, ``model.audioEncoder.*``, ``model.GRU.*``, and the heads
-    ``lossAV.FC``, ``lossV.FC``.
+    Keys of the published state dict: ``model.visualEncoder.*``, ``model.audioEncoder.*``, ``model.GRU.*``, and the
+    heads ``lossAV.FC``, ``lossV.FC``.
     """
 
     streams = {"audio": 128, "face": 128}  # noqa: RUF012
     # Strides 2 (5x5 and 3x3, padded), 2 and 2 (3x3 pools, padding 1): cell i is centred on pixel 8 i.
     map_stride_px, map_offset_px = 8.0, 0.0
+    # Three blocks reach 2 frames each; the audio reaches 17 steps, less than 5 frames.
+    halo_frames = 6
 
     def __init__(self) -> None:
         super().__init__()

@@ -106,6 +106,8 @@ class LRASD(FusionBackbone):
     streams = {"audio": 128, "face": 128}  # noqa: RUF012
     # Strides 2 (5x5, padded), 2 and 2 (3x3 pools, padding 1): cell i is centred on pixel 8 i.
     map_stride_px, map_offset_px = 8.0, 0.0
+    # Three blocks reach 2 + 1 frames each; the audio reaches 24 steps, 6 frames.
+    halo_frames = 9
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,64 @@
+"""Where a map's cells lie on the crop, and how they are drawn there."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from asd_explain.errors import OptionError
+
+INTERPOLATIONS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
+
+
+def upsample(
+    heat: np.ndarray, stride_px: float, offset_px: float, size: int = 112, interpolation: str = "bicubic"
+) -> np.ndarray:
+    """Upsample a map onto its crop with every cell where the network's strides put its centre.
+
+    A network with stride 8 and symmetric padding centres cell i on pixel 8 i, not on 8 i + 3.5 as resizing a picture
+    would assume; the difference is 3 % of the crop. Outside the outermost centres the outermost cells are repeated.
+
+    Args:
+        heat: (h, w) float32.
+        stride_px: distance of two cells' centres in crop pixels.
+        offset_px: pixel that cell 0 is centred on.
+        size: side of the crop in pixels.
+        interpolation: "bicubic", "bilinear" or "nearest".
+
+    Returns:
+        (size, size) float32 within the range of ``heat``: the overshoot of bicubic interpolation is cut off.
+
+    Raises:
+        OptionError: for an unknown interpolation.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise OptionError(f"unknown interpolation {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
+    heat = np.ascontiguousarray(heat, np.float32)
+    # warpAffine with WARP_INVERSE_MAP: source cell = (pixel - offset) / stride
+    inverse = np.array([[1 / stride_px, 0, -offset_px / stride_px], [0, 1 / stride_px, -offset_px / stride_px]])
+    flags = INTERPOLATIONS[interpolation] | cv2.WARP_INVERSE_MAP
+    drawn = cv2.warpAffine(heat, inverse, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.clip(drawn, heat.min(), heat.max())
+
+
+def drawing_scale(heat: np.ndarray, percentile: float = 99.0) -> float:
+    """One scale for a whole track: the given percentile of its frames' maxima; 0 where there is nothing to draw.
+
+    Args:
+        heat: (T, h, w), >= 0; frames that are not finite or constant do not count.
+        percentile: robust against single frames that flare up.
+    """
+    drawable = drawable_frames(heat)
+    if not drawable.any():
+        return 0.0
+    return float(np.percentile(heat[drawable].max((1, 2)), percentile))
+
+
+def drawable_frames(heat: np.ndarray) -> np.ndarray:
+    """(T,) bool: frames whose map (h, w) is finite and not constant; the others draw nothing."""
+    flat = np.asarray(heat, np.float32).reshape(len(heat), -1)
+    finite = np.isfinite(flat).all(1)
+    spread = np.zeros(len(flat), np.float32)
+    if flat.shape[1]:
+        spread[finite] = flat[finite].max(1) - flat[finite].min(1)
+    return finite & (spread > 1e-9)
