@@ -16,8 +16,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from asd_explain.datasets.speech_synth import DEMO_EXTRA
 
+from asd_explain.datasets.speech_synth import DEMO_EXTRA
 from asd_explain.errors import AsdExplainError, OptionError
 
 
@@ -114,7 +114,7 @@ GEOMETRY = {
         body=(18, 14, 372, 511),
         head=(228, 95, 77, 80, 83),
         pivot=(224, 202),
-        eyes=(Eye(203, 100.5, 9, 4.5, 3.6), Eye(246.5, 102.5, 9.5, 4.5, 4.2)),
+        eyes=(Eye(203, 100.5, 10.5, 6.2, 4.2), Eye(246.5, 102.5, 11, 6.2, 4.8)),
         lip_x=(203, 207, 212, 217, 222, 228, 234, 239, 244),
         upper_lip=(139.5, 141.2, 143.0, 144.2, 144.8, 144.6, 143.6, 142.3, 140.2),
         lower_lip=(139.5, 143.6, 147.2, 149.0, 149.8, 149.6, 148.0, 145.2, 140.2),
@@ -182,9 +182,9 @@ _GAP = 0.34  # widest gap between the lips
 _JAW = 0.60  # part of the gap by which the jaw goes down
 _RAISE = 0.10  # part of the gap by which the upper lip goes up
 _TEETH = 0.06  # height of the visible upper teeth
-_INSIDE = np.array((38, 16, 17), np.float32)  # RGB, 0..255
+_INSIDE = np.array((46, 16, 16), np.float32)  # RGB, 0..255
 _TONGUE = np.array((118, 58, 56), np.float32)
-_TOOTH = np.array((192, 164, 138), np.float32)
+_TOOTH = np.array((228, 196, 162), np.float32)
 
 
 def photo_path(name: str) -> Path:
@@ -278,9 +278,6 @@ class TalkingFace:
         self._mouth_rows, self._mouth_cols = self._roi(
             *(self._mouth_x - g.jaw_half_width, g.nose_y - 0.05 * face_h),
             *(self._mouth_x + g.jaw_half_width, g.chin_y + 0.55 * face_h),
-        )
-        self._lips_rows, self._lips_cols = self._roi(
-            *(g.lip_x[0], g.nose_y, g.lip_x[-1], g.chin_y + 0.05 * face_h),
         )
         self._eye_rois = [
             self._roi(e.x - 1.6 * e.half_width, e.y - 4 * e.up, e.x + 1.6 * e.half_width, e.y + 4 * e.down)
@@ -396,8 +393,11 @@ class TalkingFace:
         soft = np.float32(max(0.9, 0.9 * self.step_y))
         alpha = np.clip(depth / soft + 0.5, 0, 1) * np.clip(height / soft + 0.5, 0, 1) * np.clip(gap / (2 * soft), 0, 1)
         alpha *= np.clip((1 - np.abs(across)) * 8, 0, 1)
-        if not alpha.any():
+        rows, cols = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
+        if not len(rows):
             return
+        box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+        patch, alpha, depth, height, across = patch[box], alpha[box], depth[box], height[box], across[box]
         width = np.float32(self._mouth_width)
         open_part = np.maximum(depth + height, 1e-3)
         tongue = _smooth((depth / open_part - 0.45) / 0.5) * _smooth(open_part / (0.22 * width) - 0.35)
@@ -406,7 +406,7 @@ class TalkingFace:
         if self.geometry.teeth:
             tall = np.minimum(np.float32(_TEETH) * width * np.clip(1 - across**4, 0, 1), 0.5 * open_part)
             tooth = np.clip((tall - depth) / soft + 0.5, 0, 1) * np.clip(open_part / (0.05 * width) - 0.4, 0, 1)
-            shade = (0.45 + 0.55 * np.clip(1 - across * across, 0, 1)) * (0.7 + 0.3 * _smooth(depth / (0.05 * width)))
+            shade = (0.5 + 0.5 * np.clip(1 - across * across, 0, 1)) * (0.75 + 0.25 * _smooth(depth / (0.05 * width)))
             shade *= 0.96 + 0.04 * np.cos(across * 26)
             colour += (tooth * np.float32(0.8) * np.clip(1.3 - 1.3 * across * across, 0, 1))[..., None] * (
                 _TOOTH * shade[..., None] - colour
@@ -422,8 +422,8 @@ class TalkingFace:
         upper, lower = eye.y - eye.up * arch, eye.y + eye.down * arch
         edge = upper + np.float32(blink) * (lower - upper)
         soft = np.float32(max(0.8, 0.8 * self.step_y))
-        cover = np.clip((y - upper) / soft + 0.5, 0, 1) * np.clip((edge - y) / soft + 0.5, 0, 1)
-        cover *= np.clip((1.0 - np.abs(across)) * 5, 0, 1)
+        cover = np.clip((y - upper) / (3 * soft) + 0.3, 0, 1) * np.clip((edge - y) / soft + 0.5, 0, 1)
+        cover *= np.clip((1.0 - np.abs(across)) * 4, 0, 1)
         skin = self._sample(x, eye.y + eye.down + np.float32(0.8) * (eye.y + eye.down - y) + np.float32(1.5)).astype(
             np.float32
         )

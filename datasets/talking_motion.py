@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
 from asd_explain.datasets.speech_synth import Utterance
 from asd_explain.datasets.talking_face import Pose
-from scipy.ndimage import gaussian_filter1d
 
 CONTROL_HZ = 200.0
 """Rate of every control signal in this module: one value each 5 ms, value k at k / CONTROL_HZ seconds."""

@@ -28,13 +28,13 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from scipy.ndimage import binary_closing
+from scipy.signal import resample_poly
+
 from asd_explain.datasets.speech_synth import Utterance, Voice, synthesise
 from asd_explain.datasets.talking_face import Pose, TalkingFace
 from asd_explain.datasets.talking_motion import CONTROL_HZ, FaceMotion, articulate
 from asd_explain.datasets.talking_scene import PRESETS, SENTENCES, Offscreen, Person, Scene, Shot
-from scipy.ndimage import binary_closing
-from scipy.signal import resample_poly
-
 from asd_explain.errors import AsdExplainError, OutputError
 
 log = logging.getLogger(__name__)

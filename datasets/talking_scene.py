@@ -9,7 +9,6 @@ from itertools import pairwise
 
 from asd_explain.datasets.speech_synth import Voice
 from asd_explain.datasets.talking_face import GEOMETRY, Look
-
 from asd_explain.errors import OptionError
 
 Turns = tuple[tuple[float, float], ...]
@@ -193,9 +192,16 @@ def offscreen() -> Scene:
 
 
 def mouthing() -> Scene:
-    """Mouths that move without a sound: in silence, and under the other's voice."""
-    left = _talks(HOPPER, (3.6, 6.6), mouthing=((0.3, 3.0),))
-    return Scene((left, _talks(ASTRONAUT, (7.0, 9.4), mouthing=((4.0, 6.4),))), duration_s=10.0)
+    """Mouths that move without a sound while nobody is heard; each of them talks aloud as well."""
+    left = _talks(HOPPER, (3.4, 5.6), mouthing=((0.3, 3.0),))
+    return Scene((left, _talks(ASTRONAUT, (8.2, 10.4), mouthing=((6.0, 7.9),))), duration_s=11.0)
+
+
+def dubbed() -> Scene:
+    """Mouths that move to other words than those of the voice that is heard: hard, also for published networks."""
+    voice = Offscreen(ANNOUNCER, ((6.8, 9.6),))
+    left = _talks(HOPPER, (0.4, 3.2), mouthing=((6.9, 9.5),))
+    return Scene((left, _talks(ASTRONAUT, (3.6, 6.4), mouthing=((0.5, 3.1),))), (voice,), duration_s=10.0)
 
 
 def cuts() -> Scene:
@@ -214,7 +220,7 @@ def call() -> Scene:
 
 
 PRESETS: dict[str, Callable[[], Scene]] = {
-    scene.__name__: scene for scene in (demo, dialogue, monologue, overlap, offscreen, mouthing, cuts, call)
+    scene.__name__: scene for scene in (demo, dialogue, monologue, overlap, offscreen, mouthing, dubbed, cuts, call)
 }
 
 SENTENCES: tuple[str, ...] = (
