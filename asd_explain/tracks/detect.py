@@ -156,7 +156,12 @@ class HaarDetector(Detector):
     """Viola-Jones cascades from OpenCV's own wheel: the fallback that needs no download.
 
     Frontal faces (``alt2``) at the working size, profiles looking either way at half of it (the profile cascade is
-    the slow one). No landmarks. A last-stage weight w becomes a score by a logistic curve, 1 / (1 + exp(-(w - a) / b)).
+    the slow one). No landmarks. On 279 faces that YuNet found in 220 frames of real clips it finds 93 % (frontal
+    cascade alone: 84 %) with one false face in 12 frames, most of
+    which no tracker believes. About 55 ms a frame on one thread.
+
+    A cascade's last-stage weight w becomes a score by a logistic curve, 1 / (1 + exp(-(w - a) / b)), whose constants
+    were set on the same frames: 0.5 keeps next to all true faces, 0.7 loses next to all false ones.
 
     Args:
         score_threshold: faces below are not returned, in [0, 1].
@@ -176,19 +181,16 @@ class HaarDetector(Detector):
     def detect(self, bgr_small: np.ndarray, scale_x: float = 1.0, scale_y: float = 1.0) -> Detections:
         if min(bgr_small.shape[:2]) < 20:
             return Detections.none()
-        gray = cv2.equalizeHist(cv2.cvtColor(bgr_small, cv2.COLOR_BGR2GRAY))
-        boxes, scores = _cascade(self._frontal, gray, *_FRONTAL_LOGISTIC)
+        gray = cv2.cvtColor(bgr_small, cv2.COLOR_BGR2GRAY)
+        found = [_cascade(self._frontal, gray, _FRONTAL)]
         half = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        found = [(boxes @ _FRONTAL_TO_FACE, scores)]
         if min(half.shape) >= 20:
-            for mirrored in (False, True):
-                view = cv2.flip(half, 1) if mirrored else half
-                boxes, scores = _cascade(self._profile, view, *_PROFILE_LOGISTIC)
-                if mirrored:
-                    boxes = np.stack(
-                        [half.shape[1] - boxes[:, 2], boxes[:, 1], half.shape[1] - boxes[:, 0], boxes[:, 3]], axis=1
-                    )
-                found.append((boxes @ _PROFILE_TO_FACE * 2, scores))
+            boxes, scores = _cascade(self._profile, half, _PROFILE)
+            found.append((2 * boxes, scores))
+            # The cascade knows faces that look to the left of the picture; the others it sees in a mirror.
+            boxes, scores = _cascade(self._profile, cv2.flip(half, 1), _PROFILE)
+            boxes[:, [0, 2]] = half.shape[1] - boxes[:, [2, 0]]
+            found.append((2 * boxes, scores))
         boxes = np.concatenate([b for b, _ in found])
         scores = np.concatenate([s for _, s in found])
         good = scores >= self._score_threshold
@@ -198,37 +200,40 @@ class HaarDetector(Detector):
         return Detections((boxes[keep] * scale).astype(np.float32), scores[keep].astype(np.float32))
 
 
-# Logistic curves (centre, width) over the cascades' last-stage weights.
-_FRONTAL_LOGISTIC = (54.5, 1.0)
-_PROFILE_LOGISTIC = (0.0, 1.0)
+@dataclass(frozen=True)
+class _Calibration:
+    """How a cascade's answers become scores and face boxes.
+
+    Attributes:
+        centre: last-stage weight that scores 0.5.
+        width: of the logistic curve, in units of the weight.
+        inset: left, top, right, bottom: how far each side moves inwards, in shares of the cascade's square, to become
+            what YuNet calls a face (medians over the same faces found by both).
+    """
+
+    centre: float
+    width: float
+    inset: tuple[float, float, float, float]
 
 
-def _inset(left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """(4, 4) matrix that moves the sides of a box (row vector, x1 y1 x2 y2) inwards by these shares of its size."""
-    return np.array(
-        [[1 - left, 0, right, 0], [0, 1 - top, 0, bottom], [left, 0, 1 - right, 0], [0, top, 0, 1 - bottom]]
-    )
-
-
-# The cascades answer with squares that are wider than a face; these insets bring them to what YuNet and the annotators
-# of AVA call a face (median over the same faces found by both).
-_FRONTAL_TO_FACE = _inset(0.10, 0.02, 0.10, -0.10)
-_PROFILE_TO_FACE = _inset(0.10, 0.02, 0.10, -0.10)
+_FRONTAL = _Calibration(55.0, 0.6, (0.10, -0.04, 0.10, -0.07))
+_PROFILE = _Calibration(0.3, 0.6, (0.04, 0.06, 0.245, -0.01))
 
 
 def _cascade(
-    cascade: cv2.CascadeClassifier, gray: np.ndarray, centre: float, width: float
+    cascade: cv2.CascadeClassifier, gray: np.ndarray, calibration: _Calibration
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run a cascade over (h, w) uint8: boxes (n, 4) float64 xyxy and scores (n,) in [0, 1]."""
     found, _, weights = cascade.detectMultiScale3(
-        gray, scaleFactor=1.2, minNeighbors=2, minSize=(20, 20), outputRejectLevels=True
+        gray, scaleFactor=1.2, minNeighbors=1, minSize=(20, 20), outputRejectLevels=True
     )
     if not len(found):
         return np.zeros((0, 4)), np.zeros((0,))
-    boxes = np.asarray(found, np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    margin = (np.asarray(weights, np.float64).reshape(-1) - centre) / width
-    return boxes, 1 / (1 + np.exp(-margin))
+    x, y, side_x, side_y = np.asarray(found, np.float64).reshape(-1, 4).T
+    left, top, right, bottom = calibration.inset
+    boxes = [x + left * side_x, y + top * side_y, x + (1 - right) * side_x, y + (1 - bottom) * side_y]
+    margin = (np.asarray(weights, np.float64).reshape(-1) - calibration.centre) / calibration.width
+    return np.stack(boxes, axis=1), 1 / (1 + np.exp(-margin))
 
 
 class DetectionSchedule:

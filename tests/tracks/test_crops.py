@@ -54,7 +54,7 @@ def test_box_crop_equals_slice_and_resize_away_from_the_rim() -> None:
     # Enlarging, cv2.resize repeats the slice's rim where the warp sees the frame's next pixel.
     ours = crop(luma, np.array([40, 30, 100, 80]), "box").astype(int)
     reference = cv2.resize(luma[30:80, 40:100], (112, 112)).astype(int)
-    assert np.abs(ours - reference)[2:-2, 2:-2].max() <= 4
+    assert np.abs(ours - reference)[2:-2, 2:-2].max() <= 6
 
 
 def test_window_of_the_demo_geometry() -> None:
