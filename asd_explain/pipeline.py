@@ -1,0 +1,507 @@
+"""The whole way of the data, readable in one sitting: a clip goes in, who speaks and why comes out.
+
+Two passes over the clip: :func:`analyse` decodes, detects, links, cuts, scores and explains in a stream;
+:func:`draw` decodes again and writes the annotated video.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import platform
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from asd_explain import __version__
+from asd_explain.errors import OptionError
+from asd_explain.explain.base import Explainer, create_explainer
+from asd_explain.explain.geometry import upsample
+from asd_explain.loudness import loudness
+from asd_explain.media.audio import Audio, load_audio
+from asd_explain.media.reader import ClipInfo, Frame, Planes, VideoReader
+from asd_explain.media.writer import VideoWriter, check_output
+from asd_explain.options import Options, pick_device
+from asd_explain.render import FaceView, Renderer, Scene, TimelineTrack, save_still
+from asd_explain.results import RESULT_FILES, NewFiles, Result, TrackResult, check_new
+from asd_explain.scoring import GridFeeder, TrackScorer
+from asd_explain.stages import Ahead, Behind, Timings
+from asd_explain.tracks.boxes_csv import CsvTracker
+from asd_explain.tracks.crops import body_box, crop, crop_window
+from asd_explain.tracks.detect import Detections, DetectionSchedule, Detector, create_detector
+from asd_explain.tracks.link import FaceTracker
+from asd_explain.tracks.shots import ShotDetector
+from asd_explain.tracks.track import FrameTracks, Track, TrackedFace
+from asd_explain.weights.store import load
+
+log = logging.getLogger(__name__)
+
+BODY_GEOMETRY = "box"
+FRAMES_AHEAD = 12
+
+
+def explain_video(path: Path | str, output: Path | str | None = None, **options: object) -> Result:
+    """Explain a clip: find faces, score them, and draw and write why.
+
+    Args:
+        path: any video that FFmpeg reads.
+        output: the MP4 to write; ``scores.csv`` and the other results are written beside it with its stem before their
+            names. None analyses only; write with :meth:`Result.save`.
+        **options: fields of :class:`asd_explain.options.Options`.
+
+    Returns:
+        The result; ``files`` says what was written.
+
+    Raises:
+        AsdExplainError: one of its kinds, with a message that says what to do.
+    """
+    chosen = Options(**options)
+    clip = Path(path)
+    targets = None if output is None else Targets.of(Path(output), chosen)
+    if targets is not None:
+        targets.check(chosen.overwrite)
+    timings = Timings()
+    with timings("total"):
+        result, explainer_label, audio = analyse(clip, chosen, timings)
+        try:
+            if targets is not None:
+                with NewFiles(chosen.overwrite) as new:
+                    draw(result, targets, chosen, explainer_label, audio, timings, new)
+                    finish_manifest(result, timings)
+                    written = result.write_all(new, targets.folder, targets.prefix)
+                result.files.update({"video": targets.video, **written})
+        finally:
+            if audio is not None:
+                audio.close()
+    finish_manifest(result, timings)
+    return result
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where everything goes.
+
+    Attributes:
+        video: the MP4.
+        stills: {moment in seconds from the clip's first frame: path}.
+    """
+
+    video: Path
+    stills: dict[float, Path] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, video: Path, options: Options) -> Targets:
+        """Names for an output video and its stills."""
+        if video.suffix.lower() not in (".mp4", ".m4v", ".mov"):
+            raise OptionError(f"{video}: the output must end in .mp4")
+        stem = video.with_suffix("")
+        return cls(
+            video, {t: stem.with_name(f"{stem.name}.still_{t:.2f}s.{options.still_format}") for t in options.stills}
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Folder of all outputs."""
+        return self.video.parent
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the result files' names."""
+        return f"{self.video.stem}."
+
+    def check(self, overwrite: bool) -> None:
+        """Refuse before any work what could not be written afterwards."""
+        check_output(self.video, overwrite)
+        for path in (*(self.folder / f"{self.prefix}{name}" for name in RESULT_FILES), *self.stills.values()):
+            check_new(path, overwrite)
+
+
+# --- first pass -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Looked:
+    """One source frame after detection."""
+
+    frame: Frame
+    detections: Detections | None
+    cut: bool
+
+
+def _look(reader: VideoReader, detector: Detector | None, timings: Timings) -> Iterator[_Looked]:
+    """Decode, find cuts, and run the detector where it is due; runs ahead of everything else in its own thread."""
+    info = reader.info
+    shots, schedule = ShotDetector(), DetectionSchedule()
+    shot_size = shots.working_size(info.width, info.height)
+    size = (0, 0) if detector is None else detector.working_size(info.width, info.height)
+    for frame in timings.over(reader, "decode"):
+        if detector is None:
+            yield _Looked(frame, None, False)
+            continue
+        with timings("shots"):
+            cut = shots.push(frame.bgr(*shot_size), frame.time_s)
+        detections = None
+        if schedule.due(frame.time_s, cut=cut):
+            with timings("detect"):
+                detections = detector.detect(frame.bgr(*size), info.width / size[0], info.height / size[1])
+        yield _Looked(frame, detections, cut)
+
+
+class _Follower:
+    """One track while it lasts: puts its crops on the grid and into the scorer, and keeps its small data."""
+
+    def __init__(self, track_id: int, scorer: TrackScorer) -> None:
+        self.track_id = track_id
+        self.scorer = scorer
+        self.feeder = GridFeeder(scorer.add)
+        self.seen: list[tuple[int, float, TrackedFace]] = []
+
+    def finish(self) -> tuple[Track, TrackScorer]:
+        self.feeder.flush()
+        return Track.from_frames(self.track_id, self.seen), self.scorer
+
+
+def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, str, Audio | None]:
+    """First pass: everything but the drawing.
+
+    Returns:
+        (result, the explainer's label, the sound), which the second pass needs.
+    """
+    seed_everything(options.seed)
+    set_threads(options.threads)
+    with VideoReader(clip, start_s=options.start_s, end_s=options.end_s, threads=options.threads) as reader:
+        info = reader.info
+        explainer = create_explainer(options.explainer)
+        with timings("load"):
+            device = pick_device(options.device)
+            model = load(options.card_name, weights=options.weights, device=device)
+        notes: list[str] = []
+        if options.boxes is None:
+            detector = create_detector(options.detector)
+            tracker: FaceTracker | CsvTracker = FaceTracker(info.width, info.height)
+        else:
+            detector, tracker = None, CsvTracker(options.boxes, options.body_boxes, info)
+        with timings("audio"):
+            audio = load_audio(clip, start_s=options.start_s, end_s=options.end_s)
+        if audio is None:
+            notes.append("no audio track: silence fed")
+            log.warning(
+                "%s: no audio track; the network is fed silence, so hardly anybody will be called speaking", clip
+            )
+        if float(info.fps) < 20:
+            notes.append(f"{float(info.fps):.3g} frames/s: lips are hard to read")
+            log.warning("%s: %.3g frames a second; below about 20 lips are hard to read", clip, float(info.fps))
+
+        cut_crops = partial(_cut_crops, geometry=model.card.geometry, with_body="body" in model.streams)
+        followers: dict[int, _Follower] = {}
+        done: list[tuple[Track, TrackScorer]] = []
+        waiting: dict[int, Frame] = {}
+        frame_times: list[float] = []
+
+        def take(final: FrameTracks) -> None:
+            frame = waiting.pop(final.index)
+            present = {face.track_id for face in final.faces}
+            for track_id in [t for t in followers if t not in present]:
+                done.append(followers.pop(track_id).finish())
+            for face in final.faces:
+                if face.track_id not in followers:
+                    scorer = TrackScorer(model, explainer, audio, final.time_s, timings)
+                    followers[face.track_id] = _Follower(face.track_id, scorer)
+                if face.body is None:
+                    face = dataclasses.replace(face, body=body_box(face.box, info.width, info.height))
+                follower = followers[face.track_id]
+                follower.seen.append((final.index, final.time_s, face))
+                follower.feeder.push(final.time_s, partial(cut_crops, frame, face, timings))
+
+        bar = progress_bar("analysing", info, options)
+        with Ahead(_look(reader, detector, timings), FRAMES_AHEAD) as looked_at, bar:
+            for looked in looked_at:
+                frame = looked.frame
+                waiting[frame.index] = frame
+                frame_times.append(frame.time_s)
+                with timings("link"):
+                    final = tracker.push(frame.index, frame.time_s, looked.detections, looked.cut)
+                for tracks in final:
+                    take(tracks)
+                bar.update()
+            for tracks in tracker.flush():
+                take(tracks)
+        done.extend(follower.finish() for follower in followers.values())
+
+    entities = getattr(tracker, "entity_ids", {})
+    results = [
+        TrackResult(
+            track, scorer.finish(), entities.get(track.track_id, f"{clip.stem}:{track.track_id}"), options.smooth_s
+        )
+        for track, scorer in sorted(done, key=lambda item: item[0].track_id)
+    ]
+    if not results:
+        notes.append("no face found")
+        log.warning("%s: no face found; the video comes out without boxes", clip)
+    if model.fusion_gate is None:
+        notes.append("no fitted gates: plain activations shown")
+        log.warning("no gates are fitted to %s: the heat shows plain activations", options.card_name)
+    result = Result(
+        clip=info,
+        tracks=results,
+        threshold=options.threshold,
+        frame_times_s=np.array(frame_times),
+        notes=notes,
+        has_audio=audio is not None,
+    )
+    result.manifest = manifest(result, options, model, detector, explainer)
+    return result, explainer.label, audio
+
+
+def _cut_crops(frame: Frame, face: TrackedFace, timings: Timings, *, geometry: str, with_body: bool) -> dict:
+    """The crops of one face in one frame, by stream."""
+    with timings("crop"):
+        crops = {"face": crop(frame.luma(), face.box, geometry)}
+        if with_body:
+            crops["body"] = crop(frame.luma(), face.body, BODY_GEOMETRY)
+    return crops
+
+
+# --- second pass ------------------------------------------------------------------------------------------------------
+
+
+class Views:
+    """What is drawn on each source frame.
+
+    Args:
+        result: the explained clip.
+        streams: visual streams whose heat is drawn.
+        geometry: crop geometry of the face stream.
+        cells: (stride, offset) in crop pixels of the maps' cells.
+        with_crops: whether the panel needs the crops.
+    """
+
+    def __init__(
+        self, result: Result, streams: tuple[str, ...], geometry: str, cells: tuple[float, float], with_crops: bool
+    ) -> None:
+        self._result, self._streams, self._geometry = result, streams, geometry
+        self._cells, self._with_crops = cells, with_crops
+        self._rows: dict[int, list[tuple[TrackResult, int]]] = {}
+        for item in result.tracks:
+            for row, frame in enumerate(item.track.frames):
+                self._rows.setdefault(int(frame), []).append((item, row))
+        self._grids = {item.track.track_id: item.grid.grid_of_source for item in result.tracks}
+
+    def of(self, frame: Frame) -> list[FaceView]:
+        """The faces of one frame."""
+        return [self._view(frame, item, row) for item, row in self._rows.get(frame.index, [])]
+
+    def _view(self, frame: Frame, item: TrackResult, row: int) -> FaceView:
+        track, on_grid = item.track, self._grids[item.track.track_id][row]
+        box = track.boxes[row]
+        body = None
+        windows, crops, heat = {}, {}, {}
+        for stream, values in item.smoothed_heat.items():
+            if stream not in self._streams:
+                continue
+            if stream == "body":
+                body = track.bodies[row]
+            source_box = body if stream == "body" else box
+            geometry = BODY_GEOMETRY if stream == "body" else self._geometry
+            windows[stream] = crop_window(source_box, geometry)
+            heat[stream] = self._scaled(values[on_grid], item.heat_scale[stream])
+            if self._with_crops:
+                crops[stream] = crop(frame.luma(), source_box, geometry)
+        p = float(item.p_speaking[row])
+        shares = dict(zip(item.scores.streams, item.scores.shares[on_grid].tolist(), strict=True))
+        return FaceView(
+            track_id=track.track_id,
+            box=box,
+            body=body,
+            p=p,
+            speaking=p >= self._result.threshold,
+            interpolated=bool(track.interpolated[row]),
+            heat=heat,
+            windows=windows,
+            shares=shares,
+            crops=crops,
+        )
+
+    def _scaled(self, heat: np.ndarray, scale: float) -> np.ndarray | None:
+        if scale <= 0 or not np.isfinite(heat).all():
+            return None
+        return upsample(np.clip(heat / scale, 0, 1), *self._cells)
+
+
+def draw(
+    result: Result,
+    targets: Targets,
+    options: Options,
+    explainer_label: str,
+    audio: Audio | None,
+    timings: Timings,
+    new: NewFiles,
+) -> None:
+    """Second pass: decode again, draw, and write the MP4 and the stills."""
+    info, times = result.clip, result.frame_times_s
+    with timings("loudness"):
+        sound = None if audio is None else loudness(audio, times[0], times[-1] + float(1 / info.fps))
+    scene = Scene(
+        width=info.width,
+        height=info.height,
+        start_s=float(times[0]),
+        end_s=float(times[-1] + 1 / info.fps),
+        tracks=[TimelineTrack(t.track.track_id, t.track.times_s, t.p_speaking) for t in result.tracks],
+        loudness=sound,
+        threshold=options.threshold,
+        notes=result.notes,
+        smooth_s=options.smooth_s,
+        model=result.manifest["weights"]["name"],
+        explainer=options.explainer,
+    )
+    renderer = Renderer(scene, layout=options.layout)
+    width, height = renderer.output_size
+    cells = result.manifest["heat"]["cell_stride_px"], result.manifest["heat"]["cell_offset_px"]
+    geometry = result.manifest["weights"]["geometry"]
+    views = Views(result, options.streams, geometry, cells, options.layout == "panel")
+    first_s = float(times[0]) - (options.start_s or 0.0)
+    wanted = {int(np.abs(times - (first_s + moment)).argmin()): path for moment, path in targets.stills.items()}
+
+    def prepared(reader: VideoReader) -> Iterator[tuple[Frame, Planes]]:
+        for frame in timings.over(reader, "decode"):
+            with timings("planes"):
+                planes = frame.planes()
+            yield frame, planes
+
+    with (
+        VideoReader(info.path, start_s=options.start_s, end_s=options.end_s, threads=options.threads) as reader,
+        VideoWriter(
+            targets.video,
+            width=width,
+            height=height,
+            source=info,
+            audio_path=info.path if info.has_audio else None,
+            start_s=options.start_s,
+            end_s=options.end_s,
+            overwrite=options.overwrite,
+            threads=options.threads,
+        ) as writer,
+    ):
+
+        def encode(item: tuple[Planes, float]) -> None:
+            with timings("encode"):
+                writer.write(*item)
+
+        bar = progress_bar("drawing", info, options, total=len(times))
+        with Ahead(prepared(reader), 4) as frames, Behind(encode, 4) as send, bar:
+            for frame, planes in frames:
+                faces = views.of(frame)
+                if frame.index in wanted:
+                    with timings("stills"):
+                        figure = new.add(wanted[frame.index])
+                        named = figure.with_name(f"{figure.name}.{options.still_format}")
+                        save_still(named, frame.rgb(), frame.time_s, faces, scene, result.video_id)
+                        named.replace(figure)
+                with timings("draw"):
+                    planes = renderer.draw(planes, frame.time_s, faces)
+                send((planes, frame.time_s))
+                bar.update()
+    result.files.update({f"still_{moment:.2f}s": path for moment, path in targets.stills.items()})
+
+
+# --- manifest and setting up ------------------------------------------------------------------------------------------
+
+
+def manifest(
+    result: Result, options: Options, model: torch.nn.Module, detector: Detector | None, explainer: Explainer
+) -> dict:
+    """Everything that is needed to say how a result came about, and to make it again."""
+    info = result.clip
+    kept = {
+        stream: {"mean": float(np.mean(counts)), "least": int(min(counts)), "most": int(max(counts))}
+        for stream, counts in getattr(explainer, "channels_kept", {}).items()
+        if counts
+    }
+    return {
+        "asd_explain": __version__,
+        "clip": {
+            "path": str(info.path),
+            "width": info.width,
+            "height": info.height,
+            "fps": str(info.fps),
+            "frames": len(result.frame_times_s),
+            "start_s": info.start_s,
+            "rotation": info.rotation,
+            "codec": info.codec,
+            "audio_codec": info.audio_codec,
+        },
+        "weights": {
+            "name": model.card.name,
+            "sha256": model.weights_sha256,
+            "licence": model.card.licence,
+            "geometry": model.card.geometry,
+            "gates": getattr(model, "gates_name", None),
+        },
+        "detector": "boxes csv" if detector is None else detector.name,
+        "options": {f.name: getattr(options, f.name) for f in dataclasses.fields(options)},
+        "heat": {
+            "explainer": explainer.name,
+            "cell_stride_px": model.map_stride_px,
+            "cell_offset_px": model.map_offset_px,
+            "smooth_s": options.smooth_s,
+            "channels_kept": kept,
+            "maps_that_draw_nothing": sum(item.undrawable() for item in result.tracks),
+            "meaning": "where channels that the gate holds open fire; the same for speaking and silent",
+        },
+        "tracks": len(result.tracks),
+        "notes": result.notes,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "device": str(next(model.parameters()).device),
+    }
+
+
+_PACKAGES = ("torch", "torchaudio", "av", "opencv-python-headless", "numpy", "scipy")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def finish_manifest(result: Result, timings: Timings) -> None:
+    """Put stage timings and peak memory into the manifest."""
+    result.manifest["timings_s"] = {stage: round(seconds, 3) for stage, seconds in sorted(timings.seconds.items())}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result.manifest["peak_rss_mb"] = round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    result.manifest["written"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator in use."""
+    random.seed(seed)
+    np.random.default_rng(seed)
+    torch.manual_seed(seed)
+
+
+def set_threads(threads: int) -> None:
+    """Bound the CPU threads of the libraries in use; 0 leaves their defaults."""
+    if threads > 0:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+
+
+def progress_bar(stage: str, info: ClipInfo, options: Options, total: int | None = None) -> tqdm:
+    """A progress bar on stderr, silent when that is no terminal or none is wanted."""
+    if total is None and info.duration_s is not None:
+        end = info.duration_s if options.end_s is None else min(info.duration_s, options.end_s)
+        total = max(1, round((end - (options.start_s or 0.0)) * float(info.fps)))
+    hidden = None if options.progress else True
+    return tqdm(total=total, desc=f"{info.path.name}: {stage}", unit="frame", disable=hidden, leave=False)

@@ -1,0 +1,220 @@
+"""From one track's faces to scores, gates and heat, in a stream: memory stays small however long the track is.
+
+Crops arrive source frame by source frame and are put on the 25-fps grid. The encoders run over pieces that overlap by
+exactly what a frame depends on, so cutting into pieces changes nothing; crops and maps of a piece are then dropped.
+What stays are small vectors: pooled embeddings, gates, heat cells. The temporal classifier, which is recurrent in both
+directions, runs at the track's end over windows with context on both sides that is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from asd_explain.explain.base import Explainer
+from asd_explain.explain.shares import modality_shares
+from asd_explain.grid import GRID_FPS, grid_length
+from asd_explain.media.audio import Audio
+from asd_explain.media.mfcc import aligned_mfcc
+from asd_explain.models.output import Output
+from asd_explain.stages import Timings
+
+PIECE_FRAMES = 125  # 5 s encoded at a time
+WINDOW_FRAMES = 1500  # 60 s classified at a time,
+CONTEXT_FRAMES = 125  # with 5 s of context on either side
+
+
+@dataclass
+class Scores:
+    """What the network said of one track, on the grid of T frames.
+
+    Attributes:
+        logits: (T, 2) float32, column 1 = speaking.
+        gates: {stream: (T, C)} float16 in (0, 1).
+        heat: {stream: (T, h, w)} float16, raw.
+        shares: (T, streams) float32 that sum to 1.
+        streams: names of the streams, in the order of ``shares``.
+    """
+
+    logits: np.ndarray
+    gates: dict[str, np.ndarray]
+    heat: dict[str, np.ndarray]
+    shares: np.ndarray
+    streams: list[str] = field(default_factory=list)
+
+
+def windows(length: int, core: int, context: int) -> list[tuple[int, int, int, int]]:
+    """Cut ``length`` frames into (begin, end, first, last): cores [first, last) inside windows [begin, end)."""
+    cut = []
+    for first in range(0, length, core):
+        last = min(first + core, length)
+        cut.append((max(0, first - context), min(length, last + context), first, last))
+    return cut
+
+
+def classify(
+    model: nn.Module,
+    pooled: dict[str, torch.Tensor],
+    core: int = WINDOW_FRAMES,
+    context: int = CONTEXT_FRAMES,
+) -> Output:
+    """Run the fusion point and the classifier over a whole track, in windows.
+
+    Args:
+        model: a backbone with ``fuse``.
+        pooled: {stream: (1, T, C)} embeddings of the whole track.
+        core: frames kept of each window.
+        context: frames on either side that are computed and thrown away.
+
+    Returns:
+        The output for all T frames, without maps.
+    """
+    length = next(iter(pooled.values())).shape[1]
+    parts = []
+    for begin, end, first, last in windows(length, core, context):
+        output = model.fuse({stream: values[:, begin:end] for stream, values in pooled.items()})
+        inside = slice(first - begin, last - begin)
+        parts.append(
+            (
+                output.logits[:, inside],
+                {s: v[:, inside] for s, v in output.gates.items()},
+                {s: v[:, inside] for s, v in output.standardised.items()},
+            )
+        )
+    return Output(
+        logits=torch.cat([p[0] for p in parts], 1),
+        gates={s: torch.cat([p[1][s] for p in parts], 1) for s in parts[0][1]},
+        standardised={s: torch.cat([p[2][s] for p in parts], 1) for s in parts[0][2]},
+        pooled=pooled,
+    )
+
+
+class TrackScorer:
+    """Scores one track as its crops come in.
+
+    Args:
+        model: a backbone with ``encode``, ``fuse`` and ``halo_frames``.
+        explainer: makes the heat of each piece.
+        audio: the clip's sound, or None for silence.
+        start_s: the track's first time in seconds; grid frame 0.
+        timings: where stage times are counted ("audio", "network", "explain").
+        piece: grid frames encoded at a time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        explainer: Explainer,
+        audio: Audio | None,
+        start_s: float,
+        timings: Timings,
+        piece: int = PIECE_FRAMES,
+    ) -> None:
+        self._model, self._explainer, self._audio = model, explainer, audio
+        self._start_s, self._timings, self._piece = start_s, timings, piece
+        self._device = next(model.parameters()).device
+        self._crops: dict[str, list[np.ndarray]] = {}
+        self._dropped = 0  # grid frames whose crops are gone
+        self._encoded = 0  # grid frames encoded
+        self._pooled: dict[str, list[torch.Tensor]] = {}
+        self._heat: dict[str, list[np.ndarray]] = {}
+
+    def add(self, crops: dict[str, np.ndarray]) -> None:
+        """Take the crops (112, 112) uint8 of the next grid frame, by stream ("face", and "body" where it is seen)."""
+        for stream, crop in crops.items():
+            self._crops.setdefault(stream, []).append(crop)
+        if self._arrived() - self._encoded >= self._piece + self._model.halo_frames:
+            self._encode(self._encoded + self._piece)
+
+    def _arrived(self) -> int:
+        return self._dropped + len(self._crops["face"])
+
+    @torch.inference_mode()
+    def _encode(self, until: int) -> None:
+        first, halo = self._encoded, self._model.halo_frames
+        begin, end = max(0, first - halo), min(self._arrived(), until + halo)
+        with self._timings("audio"):
+            mfcc = aligned_mfcc(self._audio, self._start_s + begin / GRID_FPS, end - begin)
+        with self._timings("network"):
+            inputs = {
+                stream: torch.from_numpy(np.stack(crops[begin - self._dropped : end - self._dropped]))[None]
+                for stream, crops in self._crops.items()
+            }
+            inputs["audio"] = mfcc[None]
+            inputs = {stream: values.to(self._device) for stream, values in inputs.items()}
+            pooled, maps = self._model.encode(**inputs)
+            inside = slice(first - begin, until - begin)
+            pooled = {stream: values[:, inside] for stream, values in pooled.items()}
+            for stream, values in pooled.items():
+                self._pooled.setdefault(stream, []).append(values)
+            maps = {stream: values[:, inside] for stream, values in maps.items()}
+            output = self._model.fuse(pooled, maps)
+        with self._timings("explain"):
+            for stream, values in self._explainer.heat(self._model, {}, output=output).items():
+                self._heat.setdefault(stream, []).append(values.half().cpu().numpy())
+        self._encoded = until
+        keep_from = max(0, until - halo)
+        for crops in self._crops.values():
+            del crops[: keep_from - self._dropped]
+        self._dropped = keep_from
+
+    @torch.inference_mode()
+    def finish(self) -> Scores:
+        """Score what is left and run the temporal classifier over the whole track."""
+        if self._encoded < self._arrived():
+            self._encode(self._arrived())
+        with self._timings("network"):
+            output = classify(self._model, {stream: torch.cat(parts, 1) for stream, parts in self._pooled.items()})
+        with self._timings("explain"):
+            streams, shares = modality_shares(output)
+            return Scores(
+                logits=output.logits[0].float().cpu().numpy(),
+                gates={stream: gates[0].half().cpu().numpy() for stream, gates in output.gates.items()},
+                heat={stream: np.concatenate(parts) for stream, parts in self._heat.items()},
+                shares=shares[0].float().cpu().numpy(),
+                streams=streams,
+            )
+
+
+class GridFeeder:
+    """Puts a track's source frames onto its grid: each grid frame gets the source frame nearest in time, in a stream.
+
+    A source frame's crop is cut only when some grid frame wants it, and at most once. Equal to
+    :attr:`asd_explain.grid.TimeGrid.source_of_grid`, which needs all times at once.
+
+    Args:
+        sink: called once a grid frame, in order, with what the source frame's ``cut`` gave.
+    """
+
+    def __init__(self, sink: Callable[[dict[str, np.ndarray]], None]) -> None:
+        self._sink = sink
+        self._start_s: float | None = None
+        self._fed = 0
+        self._waiting: tuple[float, Callable[[], dict[str, np.ndarray]]] | None = None
+
+    def push(self, time_s: float, cut: Callable[[], dict[str, np.ndarray]]) -> None:
+        """Take the next source frame; ``cut`` makes its crops when they are wanted."""
+        if self._waiting is None:
+            self._start_s = time_s
+        else:
+            # Half of the tie's slack in grid.nearest: the earlier frame serves grid times up to the middle.
+            middle = (self._waiting[0] + time_s) / 2 + 0.5e-6
+            self._feed(int(np.floor((middle - self._start_s) * GRID_FPS)) + 1)
+        self._waiting = (time_s, cut)
+
+    def flush(self) -> None:
+        """The track ends with the last frame pushed."""
+        if self._waiting is not None:
+            self._feed(grid_length(self._start_s, self._waiting[0]))
+            self._waiting = None
+
+    def _feed(self, until: int) -> None:
+        if until > self._fed:
+            crops = self._waiting[1]()
+            while self._fed < until:
+                self._sink(crops)
+                self._fed += 1
