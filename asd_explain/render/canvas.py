@@ -107,8 +107,8 @@ def _mix(like: np.ndarray, x: int, y: int, pairs: list[tuple[np.ndarray, np.ndar
     inside = (slice(top - y, bottom - y), slice(left - x, right - x))
     for plane, patch in pairs:
         target = plane[top:bottom, left:right]
-        mixed = cv2.add(cv2.multiply(target, keep[inside], scale=1 / 255), patch[inside])
-        target[...] = mixed.reshape(target.shape)
+        cv2.multiply(target, keep[inside], dst=target, scale=1 / 255)
+        cv2.add(target, patch[inside], dst=target)
 
 
 def _cell_mean(values: np.ndarray, parity: tuple[int, int]) -> np.ndarray:
@@ -116,8 +116,9 @@ def _cell_mean(values: np.ndarray, parity: tuple[int, int]) -> np.ndarray:
     height, width = values.shape[:2]
     before_x, before_y = parity
     after_x, after_y = (before_x + width) % 2, (before_y + height) % 2
-    padded = np.pad(values, ((before_y, after_y), (before_x, after_x), (0, 0)))
-    return padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2, -1).mean(axis=(1, 3))
+    padded = cv2.copyMakeBorder(values, before_y, after_y, before_x, after_x, cv2.BORDER_CONSTANT, value=0)
+    cells = (padded.shape[1] // 2, padded.shape[0] // 2)
+    return cv2.resize(padded, cells, interpolation=cv2.INTER_AREA).reshape(cells[1], cells[0], -1)
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ class ColourSpace:
 
 
 def heat_lut() -> np.ndarray:
-    """The heat scale: (256, 3) uint8 RGB from heat 0 to heat 1, lightness strictly growing."""
+    """The heat scale: (256, 3) uint8 RGB from heat 0 to heat 1, lightness growing."""
     positions = _HEAT_START + (1 - _HEAT_START) * np.linspace(0, 1, 256)
     return np.rint(np.asarray(matplotlib.colormaps["viridis"](positions))[:, :3] * 255).astype(np.uint8)
 

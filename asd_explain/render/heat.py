@@ -23,28 +23,37 @@ def heat_region(window: np.ndarray, box: np.ndarray, width: int, height: int) ->
     return Rect(x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
-def upsample(heat: np.ndarray, window: np.ndarray, region: Rect) -> np.ndarray:
-    """The heat at the pixel centres of `region`, whose cells tile `window`: bicubic, never beyond the map's extremes.
+def upsample(heat: np.ndarray, window: np.ndarray, region: Rect, step: int = 1) -> np.ndarray:
+    """The heat on `region`, whose cells tile `window`: bicubic, never beyond the map's extremes.
 
-    Keys' cubic convolution with a = -0.5 (Keys, 1981), the outermost cells repeated outwards; a map finer than the
-    pixels is averaged down first.
+    Keys' cubic convolution with a = -0.5 (Keys, 1981), the outermost cells repeated outwards; a map finer than what is
+    wanted is averaged down first.
 
     Args:
         heat: (h, w) float.
         window: (4,) x1 y1 x2 y2 in pixels, not empty.
         region: the pixels wanted, inside the window.
+        step: one value for each block of step x step pixels, at the block's centre; divides the region's sides.
 
     Returns:
-        (region.height, region.width) float32.
+        (region.height / step, region.width / step) float32.
     """
     heat = np.asarray(heat, np.float32)
     x0, y0, x1, y1 = (float(value) for value in window)
-    coarse = (max(min(heat.shape[1], round(x1 - x0)), 1), max(min(heat.shape[0], round(y1 - y0)), 1))
+    coarse = (
+        max(min(heat.shape[1], round((x1 - x0) / step)), 1),
+        max(min(heat.shape[0], round((y1 - y0) / step)), 1),
+    )
     if coarse != (heat.shape[1], heat.shape[0]):
         heat = cv2.resize(heat, coarse, interpolation=cv2.INTER_AREA).reshape(coarse[1], coarse[0])
-    down = _cubic_weights(region.y0, region.y1, y0, y1, heat.shape[0])
-    across = _cubic_weights(region.x0, region.x1, x0, x1, heat.shape[1])
-    return np.clip(down @ heat @ across.T, heat.min(), heat.max())
+    x, y = (np.arange(low + step / 2, high, step) for low, high in ((region.x0, region.x1), (region.y0, region.y1)))
+    columns, column_weights = _cubic_taps((x - x0) / (x1 - x0) * heat.shape[1], heat.shape[1])
+    rows, row_weights = _cubic_taps((y - y0) / (y1 - y0) * heat.shape[0], heat.shape[0])
+    across = (heat[:, columns] * column_weights).sum(axis=1)
+    enlarged = across[rows[0]] * row_weights[0][:, None]
+    for row, weight in zip(rows[1:], row_weights[1:], strict=True):
+        enlarged += across[row] * weight[:, None]
+    return np.clip(enlarged, heat.min(), heat.max(), out=enlarged)
 
 
 class HeatPainter:
@@ -71,20 +80,24 @@ class HeatPainter:
             p: P(speaking), which the opacity is multiplied by.
             holes: rectangles in pixels that are left free.
         """
-        index = heat_index(heat, window, region)
+        cells = heat_index(heat, window, region, step=2)  # at the centres of the chroma cells
         strength = round(255 * min(max(p, 0.0), 1.0)) if p == p else 0
-        if index is None or strength == 0:
+        if cells is None or strength == 0:
             return None
         for hole in holes:
-            index[
-                max(hole.y0 - region.y0, 0) : max(hole.y1 - region.y0, 0),
-                max(hole.x0 - region.x0, 0) : max(hole.x1 - region.x0, 0),
-            ] = 0
+            rows = slice(max(hole.y0 // 2 - region.y0 // 2, 0), max(-(-hole.y1 // 2) - region.y0 // 2, 0))
+            columns = slice(max(hole.x0 // 2 - region.x0 // 2, 0), max(-(-hole.x1 // 2) - region.x0 // 2, 0))
+            cells[rows, columns] = 0
+        # the map is smooth at this scale: between the chroma cells' centres a linear ramp is as good as a cubic
+        pixels = cv2.resize(cells, (region.width, region.height), interpolation=cv2.INTER_LINEAR)
         y, u, v, keep = self._premultiplied(strength)
-        cells = (region.width // 2, region.height // 2)
-        half = [cv2.resize(cv2.LUT(index, t), cells, interpolation=cv2.INTER_AREA) for t in (u, v, keep)]
-        half = [plane.reshape(cells[1], cells[0]) for plane in half]
-        return Patch(y=cv2.LUT(index, y), y_keep=cv2.LUT(index, keep), u=half[0], v=half[1], c_keep=half[2])
+        return Patch(
+            y=cv2.LUT(pixels, y),
+            y_keep=cv2.LUT(pixels, keep),
+            u=cv2.LUT(cells, u),
+            v=cv2.LUT(cells, v),
+            c_keep=cv2.LUT(cells, keep),
+        )
 
     def _premultiplied(self, strength: int) -> np.ndarray:
         """Lookup tables (4, 256) uint8 for Y, U, V times alpha and for 255 minus alpha."""
@@ -97,27 +110,30 @@ class HeatPainter:
         return table
 
 
-def heat_index(heat: np.ndarray | None, window: np.ndarray, region: Rect) -> np.ndarray | None:
-    """The heat on the region's pixels in 256 steps, (height, width) uint8; None for a map without any heat."""
+def heat_index(heat: np.ndarray | None, window: np.ndarray, region: Rect, step: int = 1) -> np.ndarray | None:
+    """The heat on the region in 256 steps, uint8, arguments as for `upsample`; None for a map without any heat."""
     if heat is None or np.size(heat) == 0:
         return None
     clean = np.clip(np.nan_to_num(np.asarray(heat, np.float32), nan=0.0, posinf=0.0, neginf=0.0), 0.0, 1.0)
     if not clean.any():
         return None
-    return (upsample(clean, window, region) * 255 + 0.5).astype(np.uint8)
+    return (upsample(clean, window, region, step) * 255 + 0.5).astype(np.uint8)
 
 
-def _cubic_weights(first: int, last: int, low: float, high: float, cells: int) -> np.ndarray:
-    """(last - first, cells) float32: what each cell of [low, high] gives to the centre of each pixel."""
-    position = (np.arange(first, last) + 0.5 - low) / (high - low) * cells - 0.5
-    base = np.floor(position)
-    rest = position - base
-    weights = np.zeros((last - first, cells), np.float32)
-    rows = np.arange(last - first)
-    for offset in (-1, 0, 1, 2):
-        distance = np.abs(rest - offset)
-        near = (1.5 * distance - 2.5) * distance**2 + 1
-        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-        column = np.clip(base + offset, 0, cells - 1).astype(int)
-        weights[rows, column] += np.where(distance <= 1, near, far).astype(np.float32)
-    return weights
+def _cubic_taps(place: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """The four cells around each place, and their weights.
+
+    Args:
+        place: (n,) places in units of cells, 0 the lower border of the first cell.
+        cells: how many there are.
+
+    Returns:
+        (4, n) indices, those outside moved to the outermost cell, and (4, n) float32 weights summing to 1.
+    """
+    base = np.floor(place - 0.5)
+    offsets = np.arange(-1, 3)[:, None]
+    distance = np.abs(place - 0.5 - base - offsets)
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    taps = np.clip(base + offsets, 0, cells - 1).astype(np.intp)
+    return taps, np.where(distance <= 1, near, far).astype(np.float32)

@@ -129,16 +129,13 @@ class FaceArtist:
         )
         if x1 <= x0 or y1 <= y0:
             return None
-        for index, (dx, dy, width, height) in enumerate(strips(x1 - x0, y1 - y0, line.width + 2)):
-            parity = (dx % 2, dy % 2)
-            key = ("outline", x1 - x0, y1 - y0, line, index)
+        size = (x1 - x0, y1 - y0)
+        for part in strips(*size, line.width + 2):
             patch = self._cache.get(
-                key,
-                lambda dx=dx, dy=dy, width=width, height=height, parity=parity: Patch.from_rgba(
-                    outline(x1 - x0, y1 - y0, line)[dy : dy + height, dx : dx + width], self._space, parity
-                ),
+                (size, line, part),
+                lambda part=part: Patch.from_rgba(outline(*size, line, part), self._space, (part.x0 % 2, part.y0 % 2)),
             )
-            canvas.paste(patch, x0 + dx, y0 + dy)
+            canvas.paste(patch, x0 + part.x0, y0 + part.y0)
         return Rect(x0, y0, x1, y1)
 
     def _mark(self, rgb: Rgb, hollow: bool) -> Patch:
@@ -156,15 +153,35 @@ class FaceArtist:
         faces = sorted((face for face in faces if _finite(face)), key=lambda face: face.track_id)
         requests = [LabelRequest(f.track_id, box_rect(f.box), self._labels.sizes(f)) for f in faces]
         placed = self._placer.place(requests, taken)
-        for face in faces:
+        for request, face in zip(requests, faces, strict=True):
             place = placed.get(face.track_id)
-            if place is not None:
-                patch = self._labels.patch(face, track_colour(self._colours, face.track_id), place.size_index == 0)
-                canvas.paste(patch, place.rect.x0, place.rect.y0)
+            if place is None:
+                continue
+            rgb = track_colour(self._colours, face.track_id)
+            if place.anchor == "free":
+                self._draw_leader(canvas, place.rect, request.face, rgb)
+            self._labels.draw(canvas, face, rgb, place.rect)
+
+    def _draw_leader(self, canvas: Canvas, label: Rect, face: Rect, rgb: Rgb) -> None:
+        """A thin line from a label that stands apart to its face."""
+        ends = []
+        for one, other in ((label, face), (face, label)):
+            x = min(max((other.x0 + other.x1) / 2, one.x0), one.x1)
+            y = min(max((other.y0 + other.y1) / 2, one.y0), one.y1)
+            ends.append((x, y))
+        points = np.array(ends)
+        corner = 2 * np.floor((points.min(axis=0) - 4) / 2).astype(int)
+        size = np.ceil(points.max(axis=0) + 4).astype(int) - corner
+        sheet = Sheet(int(size[0]), int(size[1]))
+        sheet.polyline(points - corner, INK, self._style.thin + 2, 0.6)
+        sheet.polyline(points - corner, rgb, self._style.thin)
+        canvas.paste(Patch.from_rgba(sheet.rgba(), self._space), int(corner[0]), int(corner[1]))
 
 
 class LabelArtist:
     """Draws labels: a symbol, the track's id, its percentage, the word, and a bar with the shares below.
+
+    The three parts are patches of their own: percentage and shares change from frame to frame, the rest does not.
 
     Args:
         style: sizes.
@@ -180,51 +197,79 @@ class LabelArtist:
         self._pad = max(round(style.label * 0.36), 3)
         self._row = even(self._type.height + 2)
         self._bar_row = even(self._bar_type.height + 2)
+        self._number_width = even(self._type.width("100 %") + 1)
+        self._word_width = max(self._type.width("speaking"), self._type.width("silent"))
+        self._columns: dict[int, tuple[int, int, int]] = {}
+        self._worded: set[int] = set()
 
     def sizes(self, face: FaceView) -> list[tuple[int, int]]:
-        """Even (width, height) with the word and without it."""
+        """Even (width, height): with the word, where the face is not too small for it, and without."""
+        _, long, short = self._layout(face.track_id)
         height = self._row + (self._bar_row if face.shares else 0)
-        return [(self._columns(face.track_id, word)[-1], height) for word in (True, False)]
+        # two thresholds, so that a face whose size wavers does not make its label flicker
+        least = (0.3 if face.track_id in self._worded else 0.4) * long
+        if float(face.box[2] - face.box[0]) < least:
+            self._worded.discard(face.track_id)
+            return [(short, height)]
+        self._worded.add(face.track_id)
+        return [(long, height), (short, height)]
 
-    def patch(self, face: FaceView, rgb: Rgb, word: bool) -> Patch:
-        """The label, for even positions."""
-        shares = None if face.shares is None else whole_shares(face.shares)
-        key = ("label", face.track_id, percent(face.p), face.speaking, rgb, word, shares)
-        return self._cache.get(key, lambda: Patch.from_rgba(self.sheet(face, rgb, word).rgba(), self._space))
+    def draw(self, canvas: Canvas, face: FaceView, rgb: Rgb, rect: Rect) -> None:
+        """Draw the label into a rectangle of one of its sizes, on even pixels."""
+        number_x, long, _ = self._layout(face.track_id)
+        word = rect.width == long
+        key = ("label", face.track_id, face.speaking, rgb, word)
+        ground = self._cache.get(key, lambda: self._patch(self._ground(face, rgb, rect.width, word)))
+        canvas.paste(ground, rect.x0, rect.y0)
+        ink = text_colour(rgb) if face.speaking else PAPER
+        number = percent(face.p)
+        patch = self._cache.get(("number", number, ink), lambda: self._patch(self._number(number, ink)))
+        canvas.paste(patch, rect.x0 + number_x, rect.y0)
+        shares = whole_shares(face.shares) if face.shares else ()
+        if shares:
+            bar = self._cache.get(("bar", shares, rect.width), lambda: self._patch(self._bar(shares, rect.width)))
+            canvas.paste(bar, rect.x0, rect.y0 + self._row)
 
-    def _columns(self, track_id: int, word: bool) -> list[int]:
-        """Where symbol, id, the percentage's right edge, word and end lie: the same for every percentage."""
-        pad, face = self._pad, self._type
-        name = pad + face.width("● ")
-        number = name + face.width(f"#{track_id} ") + face.width("100 %")
-        end = number
-        if word:
-            end += pad + max(face.width("speaking"), face.width("silent"))
-        return [pad, name, number, number + pad, 2 * -(-(end + pad) // 2)]
+    def _layout(self, track_id: int) -> tuple[int, int, int]:
+        """Where the percentage begins, and the label's widths with and without the word; all even and all the same
+        for every percentage, so that nothing moves when it changes."""
+        if track_id not in self._columns:
+            number = 2 * -(-(self._pad + self._type.width(f"● #{track_id} ")) // 2)
+            short = number + self._number_width + 2 * -(-self._pad // 2)
+            self._columns[track_id] = (number, 2 * -(-(short + self._word_width + self._pad) // 2), short)
+        return self._columns[track_id]
 
-    def sheet(self, face: FaceView, rgb: Rgb, word: bool) -> Sheet:
-        """Draw the label."""
-        symbol_x, name_x, number_x, word_x, width = self._columns(face.track_id, word)
-        shares = None if face.shares is None else whole_shares(face.shares)
-        height = self._row + (self._bar_row if shares else 0)
-        sheet = Sheet(width, height)
-        sheet.rect(0, 0, width, height, INK, 0.82, radius=self._pad)
+    def _ground(self, face: FaceView, rgb: Rgb, width: int, word: bool) -> Sheet:
+        sheet = Sheet(width, self._row)
         if face.speaking:
             sheet.rect(0, 0, width, self._row, rgb, 1.0, radius=self._pad)
-            ink = text_colour(rgb)
+            ink, symbol, symbol_ink = text_colour(rgb), "●", text_colour(rgb)
         else:
+            sheet.rect(0, 0, width, self._row, INK, 0.82, radius=self._pad)
             sheet.rect(0, 0, max(self._pad - 2, 2), self._row, rgb)
-            ink = PAPER
-        number = percent(face.p)
+            ink, symbol, symbol_ink = PAPER, "○", rgb
         y = (self._row - self._type.height) // 2
-        sheet.text(self._type, "●" if face.speaking else "○", symbol_x, y, ink if face.speaking else rgb)
-        sheet.text(self._type, f"#{face.track_id}", name_x, y, ink)
-        sheet.text(self._type, number, number_x - self._type.width(number), y, ink)
+        sheet.text(self._type, symbol, self._pad, y, symbol_ink)
+        sheet.text(self._type, f"#{face.track_id}", self._pad + self._type.width("● "), y, ink)
         if word:
-            sheet.text(self._type, "speaking" if face.speaking else "silent", word_x, y, ink)
-        if shares:
-            draw_shares(sheet, Rect(2, self._row + 1, width - 2, height - 1), shares, self._bar_type)
+            x = self._layout(face.track_id)[2]
+            sheet.text(self._type, "speaking" if face.speaking else "silent", x, y, ink)
         return sheet
+
+    def _number(self, number: str, ink: Rgb) -> Sheet:
+        sheet = Sheet(self._number_width, self._row)
+        y = (self._row - self._type.height) // 2
+        sheet.text(self._type, number, self._number_width - self._type.width(number), y, ink)
+        return sheet
+
+    def _bar(self, shares: tuple[tuple[str, int], ...], width: int) -> Sheet:
+        sheet = Sheet(width, self._bar_row)
+        sheet.rect(0, 0, width, self._bar_row, INK, 0.82)
+        draw_shares(sheet, Rect(2, 1, width - 2, self._bar_row - 1), shares, self._bar_type)
+        return sheet
+
+    def _patch(self, sheet: Sheet) -> Patch:
+        return Patch.from_rgba(sheet.rgba(), self._space)
 
 
 def draw_shares(sheet: Sheet, area: Rect, shares: tuple[tuple[str, int], ...], typeface: Typeface) -> None:
@@ -252,46 +297,51 @@ def draw_shares(sheet: Sheet, area: Rect, shares: tuple[tuple[str, int], ...], t
 def whole_shares(shares: dict[str, float]) -> tuple[tuple[str, int], ...]:
     """Shares as whole percentages that sum to 100 (largest remainder), in the order audio, face, body, others."""
     names = [name for name in STREAM_ORDER if name in shares] + sorted(set(shares) - set(STREAM_ORDER))
-    values = np.array([max(float(np.nan_to_num(shares[name])), 0.0) for name in names])
-    if not values.sum() > 0:
+    values = [value if (value := float(shares[name])) > 0 else 0.0 for name in names]
+    total = sum(values)
+    if not 0 < total < float("inf"):
         return ()
-    exact = values / values.sum() * 100
-    whole = np.floor(exact).astype(int)
-    whole[np.argsort(whole - exact, kind="stable")[: 100 - whole.sum()]] += 1
-    return tuple(zip(names, whole.tolist(), strict=True))
+    exact = [100 * value / total for value in values]
+    whole = [int(value) for value in exact]
+    by_rest = sorted(range(len(names)), key=lambda i: whole[i] - exact[i])
+    for index in by_rest[: 100 - sum(whole)]:
+        whole[index] += 1
+    return tuple(zip(names, whole, strict=True))
 
 
-def outline(width: int, height: int, line: Line) -> np.ndarray:
-    """An outline with a thin dark casing, which keeps it legible on any ground: (height, width, 4) uint8."""
-    picture = np.zeros((height, width, 4), np.uint8)
+def outline(width: int, height: int, line: Line, part: Rect) -> np.ndarray:
+    """A part of a box's outline with a thin dark casing, which keeps it legible on any ground.
+
+    Args:
+        width, height: outer size in pixels of the whole outline.
+        line: its look.
+        part: the pixels wanted.
+
+    Returns:
+        (part.height, part.width, 4) uint8.
+    """
     stroke = min(line.width, max((min(width, height) - 2) // 2, 0))
-    picture[...] = (*INK, round(140 * line.opacity))
-    picture[1 : height - 1, 1 : width - 1] = (*line.rgb, round(255 * line.opacity))
-    inner = stroke + 1
-    picture[inner : height - inner, inner : width - inner] = (*INK, round(140 * line.opacity))
-    inner += 1
+    casing, paint = (*INK, round(140 * line.opacity)), (*line.rgb, round(255 * line.opacity))
+    layers = np.array([casing] + [paint] * stroke + [casing, (0, 0, 0, 0)], np.uint8)
+    x, y = np.arange(part.x0, part.x1), np.arange(part.y0, part.y1)
+    deep_x, deep_y = np.minimum(x, width - 1 - x), np.minimum(y, height - 1 - y)
+    picture = layers[np.minimum(np.minimum(deep_y[:, None], deep_x), len(layers) - 1)]
     if line.dashed:
-        rim = np.zeros((height, width), bool)
-        across, down = _dashes(width, line.width), _dashes(height, line.width)
-        rim[:inner] = rim[height - inner :] = across
-        rim[inner : height - inner, :inner] = rim[inner : height - inner, width - inner :] = down[
-            inner : height - inner, None
-        ]
-        picture[~rim, 3] = 0
-    picture[inner : height - inner, inner : width - inner] = 0
+        on = np.where(deep_y[:, None] <= deep_x, _dashes(width, line.width)[x], _dashes(height, line.width)[y][:, None])
+        picture[~on, 3] = 0
     return picture
 
 
-def strips(width: int, height: int, stroke: int) -> list[tuple[int, int, int, int]]:
-    """Cut an outline into (x, y, width, height) of its top, bottom, left and right side; whole where it is small."""
-    if min(width, height) <= 2 * stroke + 2:
-        return [(0, 0, width, height)]
+def strips(width: int, height: int, stroke: int) -> list[Rect]:
+    """Cut an outline into its top, bottom, left and right side; whole where it is small."""
     stroke += stroke % 2
+    if min(width, height) <= 2 * stroke:
+        return [Rect(0, 0, width, height)]
     return [
-        (0, 0, width, stroke),
-        (0, height - stroke, width, stroke),
-        (0, stroke, stroke, height - 2 * stroke),
-        (width - stroke, stroke, stroke, height - 2 * stroke),
+        Rect(0, 0, width, stroke),
+        Rect(0, height - stroke, width, height),
+        Rect(0, stroke, stroke, height - stroke),
+        Rect(width - stroke, stroke, width, height - stroke),
     ]
 
 

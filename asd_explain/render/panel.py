@@ -23,7 +23,7 @@ _PATIENCE_S = 1.5
 
 def column_width(width: int, height: int) -> int:
     """Width in pixels of the column beside a picture of this size, even."""
-    return max(even(max(0.5 * height, 0.3 * width)), 2)
+    return max(even(max(0.36 * height, 0.3 * width)), 2)
 
 
 class Panel:
@@ -72,9 +72,11 @@ class Panel:
 
     def _seat(self, faces: dict[int, FaceView], time_s: float) -> None:
         """Give faces a cell: who has one keeps it, unless silent for long while a speaking face has none."""
-        self._spoke_s.update({i: time_s for i, face in faces.items() if face.speaking or i not in self._spoke_s})
+        self._spoke_s = {i: time_s if f.speaking else self._spoke_s.get(i, time_s) for i, f in faces.items()}
         self._slots = [track_id if track_id in faces else None for track_id in self._slots]
-        waiting = sorted((i for i in faces if i not in self._slots), key=lambda i: (not faces[i].speaking, i))
+        waiting = sorted(track_id for track_id in faces if track_id not in self._slots)
+        if len(waiting) > self._slots.count(None):
+            waiting.sort(key=lambda track_id: not faces[track_id].speaking)
         for track_id in waiting:
             if None in self._slots:
                 self._slots[self._slots.index(None)] = track_id

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 #: Cost of covering a label's worth of another face, of the own face, of moving one label height away from the anchor.
-_OTHER_FACE, _OWN_FACE, _SHIFT = 12.0, 4.0, 1.0
+_OTHER_FACE, _OWN_FACE, _SHIFT = 24.0, 4.0, 1.0
 #: How much better a new place must be before a label leaves the old one.
 _LOYALTY = 2.5
 
@@ -113,7 +113,12 @@ class LabelPlacer:
                     cost -= _LOYALTY
                 if cost < best_cost:
                     best, best_cost = Placement(rect, size_index, anchor), cost
-        return best or self._anywhere(request, blocked)
+        if (
+            best is not None
+            and sum(best.rect.overlap(face) for face in others) <= 0.1 * best.rect.width * best.rect.height
+        ):
+            return best
+        return self._anywhere(request, [*blocked, *others]) or best or self._anywhere(request, blocked)
 
     def _anchors(self, face: Rect, width: int, height: int) -> list[tuple[str, int, int]]:
         gap = self._gap
@@ -140,7 +145,7 @@ class LabelPlacer:
         return rect, max(abs(moved_x - x) - 1, 0) + max(abs(moved_y - y) - 1, 0)
 
     def _anywhere(self, request: LabelRequest, blocked: list[Rect]) -> Placement | None:
-        """The free place nearest to the face, for frames so full that none of the places around it is free."""
+        """The free place nearest to the face, where none of the places around it will do."""
         size_index = len(request.sizes) - 1
         width, height = request.sizes[size_index]
         last = self._last.get(request.track_id)

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from asd_explain.errors import OptionError
@@ -115,7 +116,8 @@ def still_figure(
     bottom, part = boxes["timeline"]
     _draw_timeline(figure, (0.42 / figure_in, bottom, 1 - 0.52 / figure_in, part), time_s, scene, colours)
     bottom, part = boxes["scale"]
-    _draw_scale(figure, (0.0, bottom, 1.0, part), scene, figure_in, bool(faces and any(f.shares for f in faces)))
+    streams = [stream for stream in STREAM_GREYS if any(stream in (face.shares or {}) for face in faces)]
+    _draw_scale(figure, (0.0, bottom, 1.0, part), scene, figure_in, streams)
     bottom, part = boxes["caption"]
     figure.text(0.06 / figure_in, bottom + part, caption, fontsize=_SMALL_PT, family=_FONT, va="top", linespacing=1.35)
     return figure
@@ -264,6 +266,7 @@ def _draw_timeline(
         )
     sound.set(ylim=(-1.05, 1.05), yticks=[])
     sound.tick_params(labelsize=5.5, length=2, width=0.5, pad=1.5)
+    sound.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 3, 5, 6, 10], integer=True))
     sound.xaxis.set_major_formatter(lambda value, _position: clock(value))
     for part in (axes, sound):
         part.axvline(time_s - scene.start_s, color="black", linewidth=0.9)
@@ -273,7 +276,7 @@ def _draw_timeline(
 
 
 def _draw_scale(
-    figure: Figure, box: tuple[float, float, float, float], scene: Scene, figure_in: float, shares: bool
+    figure: Figure, box: tuple[float, float, float, float], scene: Scene, figure_in: float, streams: list[str]
 ) -> None:
     """The colour scale with its meaning, the line styles and the streams' greys."""
     axes = figure.add_axes(box)
@@ -290,11 +293,12 @@ def _draw_scale(
     axes.text(2.56, 0.26, "speaking", **text)
     axes.plot([3.2, 3.5], [0.26, 0.26], color="0.2", linewidth=0.9, linestyle=(0, (4, 2.5)))
     axes.text(3.56, 0.26, "silent", **text)
-    if shares:
+    if streams:
         axes.text(0.06, 0.08, "shares:", **text)
         x = 0.55
-        for stream, rgb in STREAM_GREYS.items():
-            swatch = Rectangle((x, 0.03), 0.1, 0.1, facecolor=_unit(rgb), edgecolor="0.3", linewidth=0.4)
+        for stream in streams:
+            grey = _unit(STREAM_GREYS[stream])
+            swatch = Rectangle((x, 0.03), 0.1, 0.1, facecolor=grey, edgecolor="0.3", linewidth=0.4)
             axes.add_patch(swatch)
             axes.text(x + 0.14, 0.08, f"{stream} ({stream[0].upper()})", **text)
             x += 0.85

@@ -19,6 +19,8 @@ MAX_PART = 0.2
 #: A curve is broken where a track has no value for longer than this.
 _GAP_S = 0.5
 _OPACITY = 0.78
+#: With more faces than this at one time, the curves get rows of their own.
+_MOST_CURVES = 5
 
 
 class Band:
@@ -140,15 +142,6 @@ class Band:
         scene, right = self._scene, self.width - self._right
         top, bottom = self._pad, self._pad + self._curves
         sheet.rect(self._left, top, right, bottom, PAPER, 0.07)
-        level = round(float(self._y(np.array([scene.threshold]))[0]))
-        for x in range(self._left, right, 8):
-            sheet.rect(x, level, min(x + 4, right), level + self._thin, PAPER, 0.6)
-        taken: list[tuple[int, int]] = []
-        for text, y in ((f"P={scene.threshold:g}", level), ("P=1", top), ("P=0", bottom - 1)):
-            text_y = min(max(y - self._type.height // 2, top - 2), bottom - self._type.height + 3)
-            if all(abs(text_y - other) >= self._type.size for other, _ in taken):
-                taken.append((text_y, y))
-                sheet.text(self._type, text, self._left - 3 - self._type.width(text), text_y, MUTED)
         lane_text = bottom + (self._lane - self._type.height) // 2 + 1
         offset = scene.start_s
         first = clock(self._pages[page] - offset)
@@ -160,6 +153,19 @@ class Band:
             begin, end = ((self._pages[page + i] - self._pages[0]) / span for i in (0, 1))
             sheet.rect(0, 0, self.width, 2, PAPER, 0.15)
             sheet.rect(round(begin * self.width), 0, round(end * self.width), 2, PAPER, 0.9)
+
+    def _draw_levels(self, sheet: Sheet) -> None:
+        """The scale of P(speaking) at the left, and the threshold's dashed line."""
+        top, bottom, right = self._pad, self._pad + self._curves, self.width - self._right
+        level = round(float(self._y(np.array([self._scene.threshold]))[0]))
+        for x in range(self._left, right, 8):
+            sheet.rect(x, level, min(x + 4, right), level + self._thin, PAPER, 0.6)
+        taken: list[int] = []
+        for text, y in ((f"P={self._scene.threshold:g}", level), ("P=1", top), ("P=0", bottom - 1)):
+            text_y = min(max(y - self._type.height // 2, top - 2), bottom - self._type.height + 3)
+            if all(abs(text_y - other) >= self._type.size for other in taken):
+                taken.append(text_y)
+                sheet.text(self._type, text, self._left - 3 - self._type.width(text), text_y, MUTED)
 
     def _draw_loudness(self, sheet: Sheet, page: int) -> None:
         top, right = self._pad + self._curves + 2, self.width - self._right
@@ -180,15 +186,50 @@ class Band:
 
     def _draw_curves(self, sheet: Sheet, page: int) -> None:
         start, end = self._pages[page], self._pages[page + 1]
-        names: list[Rect] = []
         shown = [t for t in self._scene.tracks if len(t.times_s) and t.times_s[0] <= end and t.times_s[-1] >= start]
+        rows = _rows(shown)
+        if max(rows.values(), default=0) >= _MOST_CURVES:
+            self._draw_rows(sheet, page, shown, rows)
+            return
+        self._draw_levels(sheet)
+        names: list[Rect] = []
+        pieces = {track.track_id: self._pieces(track, page) for track in shown}
         for track in shown:
             rgb = track_colour(self._colours, track.track_id)
-            for points in self._pieces(track, page):
+            for points in pieces[track.track_id]:
                 sheet.polyline(points, INK, self._thin + 2, 0.5)
                 sheet.polyline(points, rgb, self._thin + (1 if self._curves > 40 else 0), 1.0)
         for track in shown:
-            self._name(sheet, track, page, names)
+            self._name(sheet, track, pieces[track.track_id], names)
+
+    def _draw_rows(self, sheet: Sheet, page: int, shown: list[TimelineTrack], rows: dict[int, int]) -> None:
+        """Where curves would hide one another: a row a face, each a filled curve, faint below the threshold.
+
+        Tracks that follow one another share a row.
+        """
+        text = next((t for t in ("P by face", "P/face", "P") if self._type.width(t) <= self._left - 3), "")
+        sheet.text(self._type, text, self._left - 3 - self._type.width(text), self._pad - 2, MUTED)
+        count = min(max(rows.values()) + 1, max(self._curves // 5, 1))
+        top = self._pad
+        for track in shown:
+            row = rows[track.track_id]
+            if row >= count:
+                continue
+            low, high = (top + self._curves * (row + part) / count for part in (0, 1))
+            rgb = track_colour(self._colours, track.track_id)
+            for points in self._pieces(track, page):
+                if len(points) < 2:
+                    continue
+                first, last = int(np.floor(points[0, 0])), int(np.ceil(points[-1, 0])) + 1
+                p = np.interp(np.arange(first, last), points[:, 0], 1 - (points[:, 1] - top) / max(self._curves - 1, 1))
+                y = np.arange(int(low), int(high) - 1)
+                cover = np.clip(p * len(y) - (y[-1] - y[:, None]), 0, 1) * np.where(p < self._scene.threshold, 0.45, 1)
+                sheet.over((cover * 255).astype(np.uint8), first, int(low), rgb)
+        hidden = sum(rows[track.track_id] >= count for track in shown)
+        if hidden:
+            text = f"+{hidden} more" if self._type.width(f"+{hidden} more") < self._right else f"+{hidden}"
+            x = self.width - self._pad - self._type.width(text)
+            sheet.text(self._type, text, x, self._pad + self._bold.height, MUTED)
 
     def _pieces(self, track: TimelineTrack, page: int) -> list[np.ndarray]:
         """The track's curve on the page as (n, 2) x, y points in pixels, broken at gaps; at most four a column."""
@@ -204,9 +245,8 @@ class Band:
                 pieces.append(np.column_stack([x, y])[keep])
         return pieces
 
-    def _name(self, sheet: Sheet, track: TimelineTrack, page: int, names: list[Rect]) -> None:
+    def _name(self, sheet: Sheet, track: TimelineTrack, pieces: list[np.ndarray], names: list[Rect]) -> None:
         """Write the track's id where its curve is highest, unless another id is in the way."""
-        pieces = self._pieces(track, page)
         if not pieces or self._curves < 1.6 * self._type.height:
             return
         points = np.concatenate(pieces)
@@ -231,6 +271,17 @@ class Band:
         sheet.rect(0, 0, sheet.width, sheet.height, INK, 0.35)
         sheet.rect(2, 0, 2 + width, sheet.height, PAPER, 1.0)
         return sheet
+
+
+def _rows(tracks: Sequence[TimelineTrack]) -> dict[int, int]:
+    """A row for each track, the first that no track running at that time holds: as few rows as can be."""
+    ends: list[float] = []
+    rows: dict[int, int] = {}
+    for track in sorted(tracks, key=lambda t: (float(t.times_s[0]), t.track_id)):
+        row = next((i for i, end in enumerate(ends) if end < track.times_s[0]), len(ends))
+        ends[row : row + 1] = [float(track.times_s[-1])]
+        rows[track.track_id] = row
+    return rows
 
 
 def _peaks(times_s: np.ndarray, level: np.ndarray, start: float, end: float, columns: int) -> np.ndarray:
