@@ -101,9 +101,12 @@ class Renderer:
         self._ground = tuple(round(float(value)) for value in ground)
 
     def _make_band(self, space: ColourSpace, width: int) -> Band:
-        opacity = {"opacity": 1.0} if self._layout == "panel" else {}
         most = int(self._height * MAX_PART)
-        return Band(self._scene, self._style, self._colours, space, width, most, **opacity)
+        if self._layout == "overlay":
+            return Band(self._scene, self._style, self._colours, space, width, most)
+        # below the picture it covers nothing, so that it may take what its text needs
+        most = max(most, 10 * self._style.small)
+        return Band(self._scene, self._style, self._colours, space, width, most, opacity=1.0)
 
     def _enlarged(self, planes: YuvPlanes) -> YuvPlanes:
         """The picture in the upper left corner of a larger one of plain dark ground."""

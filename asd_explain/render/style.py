@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 #: Below this height in pixels no text is drawn: it could not be read.
@@ -64,7 +65,7 @@ def percent(p: float) -> str:
 
 def heat_words(explainer: str) -> list[str]:
     """What the heat means, from the full sentence to the shortest that is still true."""
-    if explainer.startswith("se"):
+    if _squeezes(explainer):
         return [
             "where channels that the gate holds open fire; same for speaking and silent; opacity = P(speaking)",
             "where open-gate channels fire, speaking or silent; opacity = P(speaking)",
@@ -75,7 +76,12 @@ def heat_words(explainer: str) -> list[str]:
 
 def heat_name(explainer: str) -> str:
     """The heat's name in the legend."""
-    return "SE heat" if explainer.startswith("se") else "heat"
+    return "SE heat" if _squeezes(explainer) else "heat"
+
+
+def _squeezes(explainer: str) -> bool:
+    """Whether the explainer reads the gates: "se", with or without options after it."""
+    return re.match(r"se(?![a-z])", explainer) is not None
 
 
 def smoothing_words(smooth_s: float) -> str:

@@ -161,7 +161,7 @@ class Band:
         for x in range(self._left, right, 8):
             sheet.rect(x, level, min(x + 4, right), level + self._thin, PAPER, 0.6)
         taken: list[int] = []
-        for text, y in ((f"P={self._scene.threshold:g}", level), ("P=1", top), ("P=0", bottom - 1)):
+        for text, y in (("P=1", top), ("P=0", bottom - 1), (f"P={self._scene.threshold:g}", level)):
             text_y = min(max(y - self._type.height // 2, top - 2), bottom - self._type.height + 3)
             if all(abs(text_y - other) >= self._type.size for other in taken):
                 taken.append(text_y)
