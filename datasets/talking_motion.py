@@ -69,7 +69,7 @@ def articulate(utterance: Utterance) -> Speech:
     shape = np.zeros((len(level), 2))
     closed = np.zeros(len(level))
     starts = [t for t, _ in utterance.phonemes]
-    for (start_s, mnemonic), end_s in zip(utterance.phonemes, [*starts[1:], utterance.duration_s], strict=True):
+    for (start_s, mnemonic), end_s in zip(utterance.phonemes, [*starts[1:], utterance.duration_s], strict=False):
         letter = mnemonic.lstrip("',%=|").strip()[:1]
         span = slice(int((start_s - _LEAD_S) * CONTROL_HZ) if start_s > _LEAD_S else 0, int(end_s * CONTROL_HZ))
         shape[span] = _SHAPES.get(letter, _OTHER)

@@ -7,17 +7,12 @@ Photographs that wheels ship (both in the public domain) talk with the voices of
 same clip. Beside ``NAME.mp4`` stand ``NAME.csv``, the truth in the AVA-ActiveSpeaker format (no header), and
 ``NAME.mouths.csv``, where face, body and mouth are in every frame, in pixels.
 
-**The rule of the labels.** A voice sounds where it is at most 30 dB below its own loud parts (25 ms windows). A frame
-is speaking at its presentation time where the person's voice sounds, or in a pause of at most ``PAUSE_S`` in a turn;
-a longer pause is silent from its beginning. ``SPEAKING_AUDIBLE``: heard in the clip. ``SPEAKING_NOT_AUDIBLE``: the
-mouth moves to a voice that is not in the clip. Everything else is ``NOT_SPEAKING``: listening, or still under
-somebody else's voice.
+The rule of the labels stands in :mod:`asd_explain.datasets.talking_truth`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,72 +23,20 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from scipy.ndimage import binary_closing
 from scipy.signal import resample_poly
 
 from asd_explain.datasets.speech_synth import Utterance, Voice, synthesise
 from asd_explain.datasets.talking_face import Pose, TalkingFace
 from asd_explain.datasets.talking_motion import CONTROL_HZ, FaceMotion, articulate
 from asd_explain.datasets.talking_scene import PRESETS, SENTENCES, Offscreen, Person, Scene, Shot
+from asd_explain.datasets.talking_truth import PersonTruth, Truth, speaking_rule, write_tables
 from asd_explain.errors import AsdExplainError, OutputError
 
 log = logging.getLogger(__name__)
 
-PAUSE_S = 0.2
-"""The longest pause inside a turn that still counts as speaking."""
 AUDIO_HZ = 44_100
-LABELS = ("NOT_SPEAKING", "SPEAKING_AUDIBLE", "SPEAKING_NOT_AUDIBLE")
-"""AVA's labels; the numbers in :class:`PersonTruth` are indices into this tuple."""
 _VOICE_RMS = 0.085
 _GUTTER = (24, 24, 26)
-
-
-@dataclass(frozen=True)
-class PersonTruth:
-    """The truth about one person, per frame (N frames).
-
-    Attributes:
-        visible: (N,) bool, in the shot. Everything below but label, voiced and opening is NaN (or "") elsewhere.
-        entity: (N,) str, AVA's entity_id: another one after each shot cut.
-        face, body, mouth: (N, 4) float32 xyxy px, edges at integers, inside the frame.
-        label: (N,) int8, index into ``LABELS``; off screen too.
-        voiced: (N,) bool, this person's voice sounds at the frame's time.
-        opening: (N,) float32 0..1 of the mouth.
-    """
-
-    visible: np.ndarray
-    entity: np.ndarray
-    face: np.ndarray
-    body: np.ndarray
-    mouth: np.ndarray
-    label: np.ndarray
-    voiced: np.ndarray
-    opening: np.ndarray
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is true about a clip.
-
-    Attributes:
-        path, csv_path, mouths_path: the clip and its tables.
-        video_id: AVA's video_id, the stem of the file's name.
-        times_s: (N,) presentation times of the frames in seconds.
-        people: one truth a person, in the order of the scene.
-        shot: (N,) int, the number of the shot.
-        waveform: (n,) float32, the clip's sound before encoding, at ``AUDIO_HZ``.
-        voices: per person the (n,) waveform of that voice alone, then those off screen; silent ones of mouthing apart.
-    """
-
-    path: Path
-    csv_path: Path
-    mouths_path: Path
-    video_id: str
-    times_s: np.ndarray
-    people: tuple[PersonTruth, ...]
-    shot: np.ndarray
-    waveform: np.ndarray
-    voices: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
@@ -118,15 +61,6 @@ def frame_times(scene: Scene) -> tuple[list[int], Fraction]:
         drop[1:] &= ~drop[:-1]  # never two in a row
         numbers = numbers[~drop]
     return [int(n) * rate.denominator for n in numbers], Fraction(1, rate.numerator)
-
-
-def speaking_rule(voiced: np.ndarray, rate_hz: float = CONTROL_HZ, pause_s: float = PAUSE_S) -> np.ndarray:
-    """(n,) bool "the voice sounds" inside one turn -> (n,) bool "is speaking": pauses up to ``pause_s`` are filled."""
-    longest = int(pause_s * rate_hz + 1e-6)
-    if not longest or not voiced.any():
-        return voiced.astype(bool)
-    padded = np.pad(voiced.astype(bool), longest)
-    return binary_closing(padded, np.ones(longest + 1, bool))[longest:-longest]
 
 
 def _texts(one: Person | Offscreen, turns: Sequence[tuple[float, float]], rng: np.random.Generator) -> list[str]:
@@ -173,7 +107,7 @@ def _track(said: list[tuple[tuple[float, float], bool, Utterance]], duration_s: 
         signals["opening"][span] = np.maximum(signals["opening"][span], speech.opening[here])
         signals["rounding"][span] += speech.rounding[here]
         signals["loudness"][span] = np.maximum(signals["loudness"][span], speech.loudness[here])
-        label[span][speaking_rule(speech.voiced[here])] = 1 if audible else 2
+        label[span][speaking_rule(speech.voiced[here], CONTROL_HZ)] = 1 if audible else 2
         if audible:
             voiced[span] |= speech.voiced[here]
             at = round(start_s * rate_hz)
@@ -344,18 +278,19 @@ def make_clip(scene: Scene, out_path: str | Path, *, overwrite: bool = False) ->
     hidden = path.with_name(f".{path.stem}.part.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _encode(hidden, scene, camera, stamps, unit, waveform)
-        hidden.replace(path)
+        try:
+            _encode(hidden, scene, camera, stamps, unit, waveform)
+            hidden.replace(path)
+        finally:
+            hidden.unlink(missing_ok=True)
     except (OSError, av.FFmpegError) as error:
         raise OutputError(f"{path} cannot be written: {error}") from error
-    finally:
-        hidden.unlink(missing_ok=True)
     people, shots = _truths(scene, camera, tracks, times_s, path.stem)
     truth = Truth(
         *(path, path.with_suffix(".csv"), path.with_suffix(".mouths.csv"), path.stem, times_s),
         *(people, shots, waveform, voices),
     )
-    _write_tables(truth, scene)
+    write_tables(truth, scene.width, scene.height)
     return truth
 
 
@@ -391,26 +326,6 @@ def _send_audio(container, audio, waveform: np.ndarray, sent: int) -> int:
     frame.sample_rate, frame.pts, frame.time_base = AUDIO_HZ, sent, Fraction(1, AUDIO_HZ)
     container.mux(audio.encode(frame))
     return sent + block.shape[1]
-
-
-def _write_tables(truth: Truth, scene: Scene) -> None:
-    size = np.array([scene.width, scene.height, scene.width, scene.height], np.float64)
-    with (
-        truth.csv_path.open("w", newline="", encoding="utf-8") as ava_file,
-        truth.mouths_path.open("w", newline="", encoding="utf-8") as mouths_file,
-    ):
-        ava, mouths = csv.writer(ava_file), csv.writer(mouths_file)
-        corners = ("x1", "y1", "x2", "y2")
-        columns = [f"{box}_{corner}" for box in ("face", "body", "mouth") for corner in corners]
-        mouths.writerow(["frame", "time_s", "person", "entity_id", *columns, "opening", "voiced", "label"])
-        for who, person in enumerate(truth.people):
-            for n in np.flatnonzero(person.visible):
-                label = LABELS[person.label[n]]
-                box = [f"{v:.6f}" for v in person.face[n] / size]
-                ava.writerow([truth.video_id, f"{truth.times_s[n]:.2f}", *box, label, person.entity[n]])
-                pixels = [f"{v:.2f}" for b in (person.face[n], person.body[n], person.mouth[n]) for v in b]
-                rest = [f"{person.opening[n]:.4f}", int(person.voiced[n]), label]
-                mouths.writerow([n, f"{truth.times_s[n]:.6f}", who, person.entity[n], *pixels, *rest])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
+from asd_explain.datasets.portraits import GEOMETRY, Look
 from asd_explain.datasets.speech_synth import Voice
-from asd_explain.datasets.talking_face import GEOMETRY, Look
 from asd_explain.errors import OptionError
 
 Turns = tuple[tuple[float, float], ...]
