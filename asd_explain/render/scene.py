@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+
+_Time = TypeVar("_Time", float, np.ndarray)
 
 
 class YuvPlanes(Protocol):
@@ -75,6 +77,7 @@ class Scene:
         smooth_s: width of the temporal smoothing of the heat in seconds, 0 for none.
         model: name of the network, as shown.
         explainer: name of the explainer, as shown ("se", "gradcam", ...).
+        zero_s: the time that is shown as 0:00, the clip's first frame where only a part is drawn; None for `start_s`.
     """
 
     width: int
@@ -88,3 +91,8 @@ class Scene:
     smooth_s: float
     model: str
     explainer: str
+    zero_s: float | None = None
+
+    def shown_s(self, time_s: _Time) -> _Time:
+        """A time as the viewer reads it, in seconds from the clip's beginning."""
+        return time_s - (self.start_s if self.zero_s is None else self.zero_s)

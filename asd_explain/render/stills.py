@@ -244,22 +244,23 @@ def _draw_timeline(
 ) -> None:
     left, bottom, width, height = box
     lane = 0.22 * height
+    start_s = scene.shown_s(scene.start_s)
     axes = figure.add_axes((left, bottom + lane, width, height - lane))
     sound = figure.add_axes((left, bottom, width, lane * 0.9), sharex=axes)
     for track in scene.tracks:
         if not len(track.times_s):
             continue
-        times_s, p = np.asarray(track.times_s, float) - scene.start_s, np.asarray(track.p, float)
+        times_s, p = scene.shown_s(np.asarray(track.times_s, float)), np.asarray(track.p, float)
         breaks = np.flatnonzero(np.diff(times_s) > 0.5) + 1
         rgb = _unit(tuple(round(0.85 * value) for value in track_colour(colours, track.track_id)))
         axes.plot(np.insert(times_s, breaks, np.nan), np.insert(p, breaks, np.nan), color=rgb, linewidth=0.9)
     axes.axhline(scene.threshold, color="0.35", linewidth=0.5, linestyle=(0, (4, 3)))
-    axes.set(ylim=(-0.04, 1.04), yticks=[0, 1], xlim=(0, max(scene.end_s - scene.start_s, 1e-3)))
+    axes.set(ylim=(-0.04, 1.04), yticks=[0, 1], xlim=(start_s, start_s + max(scene.end_s - scene.start_s, 1e-3)))
     axes.set_ylabel("P(speaking)", fontsize=5.5, family=_FONT, labelpad=1)
     axes.tick_params(labelsize=5.5, length=2, width=0.5, pad=1.5, labelbottom=False)
     if scene.loudness is not None and len(scene.loudness[0]):
         times_s, level = (np.asarray(values, float) for values in scene.loudness)
-        sound.fill_between(times_s - scene.start_s, -level, level, color="0.45", linewidth=0)
+        sound.fill_between(scene.shown_s(times_s), -level, level, color="0.45", linewidth=0)
     else:
         sound.text(
             0.01, 0.5, "no audio", transform=sound.transAxes, fontsize=5.5, family=_FONT, va="center", color="0.4"
@@ -269,7 +270,7 @@ def _draw_timeline(
     sound.xaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 3, 5, 6, 10], integer=True))
     sound.xaxis.set_major_formatter(lambda value, _position: clock(value))
     for part in (axes, sound):
-        part.axvline(time_s - scene.start_s, color="black", linewidth=0.9)
+        part.axvline(scene.shown_s(time_s), color="black", linewidth=0.9)
         for name, spine in part.spines.items():
             spine.set_visible(name in ("left", "bottom"))
             spine.set_linewidth(0.5)
@@ -305,7 +306,7 @@ def _draw_scale(
 
 
 def _caption(time_s: float, faces: Sequence[FaceView], scene: Scene, clip: str) -> str:
-    moment = f"{clip}, {clock(time_s - scene.start_s, True)}" if clip else clock(time_s - scene.start_s, True)
+    moment = f"{clip}, {clock(scene.shown_s(time_s), True)}" if clip else clock(scene.shown_s(time_s), True)
     shown = sorted(faces, key=lambda face: face.track_id)
     told = ", ".join(
         f"#{f.track_id} {percent(f.p)} ({'speaking' if f.speaking else 'silent'}"

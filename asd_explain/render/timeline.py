@@ -60,10 +60,10 @@ class Band:
         self._pad = max(round(style.small * 0.45), 3)
         self._thin = max(round(style.small / 11), 1)
         self._left = self._pad + max(
-            self._type.width(t) for t in (f"P={scene.threshold:g}", "P=1", clock(scene.end_s - scene.start_s))
+            self._type.width(t) for t in (f"P={scene.threshold:g}", "P=1", clock(scene.shown_s(scene.end_s)))
         )
         self._left += self._pad // 2 + 2
-        self._right = self._pad + self._bold.width(clock(scene.end_s - scene.start_s, True)) + self._pad // 2 + 2
+        self._right = self._pad + self._bold.width(clock(scene.shown_s(scene.end_s), True)) + self._pad // 2 + 2
         self._measure(style, most)
         self._pages = self._page_edges()
         self._page: tuple[int, Patch] | None = None
@@ -112,7 +112,7 @@ class Band:
             self._cursor = Patch.from_rgba(self._cursor_sheet().rgba(), self._space)
         x = even(self._x(page, np.array([time_s]))[0]) - even(self._cursor.y.shape[1] / 2)
         canvas.paste(self._cursor, int(x), y + even(self._pad))
-        text = clock(time_s - self._scene.start_s, True)
+        text = clock(self._scene.shown_s(time_s), True)
         if self._clock is None or self._clock[0] != text:
             sheet = Sheet(even(self._right + 1), even(self._bold.height + 1))
             sheet.text(self._bold, text, sheet.width - self._pad - self._bold.width(text), 0, PAPER)
@@ -143,10 +143,9 @@ class Band:
         top, bottom = self._pad, self._pad + self._curves
         sheet.rect(self._left, top, right, bottom, PAPER, 0.07)
         lane_text = bottom + (self._lane - self._type.height) // 2 + 1
-        offset = scene.start_s
-        first = clock(self._pages[page] - offset)
+        first = clock(scene.shown_s(self._pages[page]))
         sheet.text(self._type, first, self._left - 3 - self._type.width(first), lane_text, MUTED)
-        last = clock(self._pages[page + 1] - offset)
+        last = clock(scene.shown_s(self._pages[page + 1]))
         sheet.text(self._type, last, right + 4, lane_text, MUTED)
         if len(self._pages) > 2:
             span = self._pages[-1] - self._pages[0]

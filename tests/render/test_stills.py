@@ -90,3 +90,10 @@ def test_small_tall_and_empty_frames(scene: Scene, size: tuple[int, int]) -> Non
     width, height = size
     empty = replace(scene, width=width, height=height, tracks=[], loudness=None, notes=["no audio track"])
     assert still(np.zeros((height, width, 3), np.uint8), 0.0, [make_face(0, float("nan"))], empty).width >= 1000
+
+
+def test_times_are_shown_from_the_clip_s_beginning(scene: Scene) -> None:
+    part = replace(scene, start_s=2.0, zero_s=1.0)
+    figure = still_figure(np.zeros((108, 192, 3), np.uint8), 3.0, [], part)
+    assert figure.texts[0].get_text().startswith("0:02.0.")
+    assert replace(scene, start_s=2.0).shown_s(3.0) == 1.0
