@@ -168,7 +168,8 @@ class FaceTracker:
         min_length_s: shorter tracks never appear (unless the whole clip is shorter).
         smooth_s: width of the running median in seconds (the Gaussian's standard deviation is a sixth of it); 0 turns
             smoothing off. The published demo's median takes 13 frames at 25 frames a second.
-        start_score: a track appears only if one of its detections scores this much; weaker ones may continue it.
+        start_score: a track appears only if one of its detections scores this much; weaker ones may continue it. (YuNet
+            on five shared clips: 79 of 82 tracks reach 0.84, and so does a hand that it takes for a face.)
 
     Attributes:
         delay_s: the look-ahead in seconds.
@@ -182,7 +183,7 @@ class FaceTracker:
         gap_s: float = 0.4,
         min_length_s: float = 0.4,
         smooth_s: float = 0.5,
-        start_score: float = 0.7,
+        start_score: float = 0.8,
     ) -> None:
         self._width, self._height = width, height
         self._gap_s, self._min_length_s, self._start_score = gap_s, min_length_s, start_score

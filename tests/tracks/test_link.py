@@ -270,7 +270,7 @@ def test_short_and_weak_tracks_never_appear() -> None:
     assert not by_track(run(FaceTracker(WIDTH, HEIGHT), regular(48), flicker))
     weak = [seen([100, 100, 160, 180], score=0.55)] * 48
     assert not by_track(run(FaceTracker(WIDTH, HEIGHT), regular(48), weak))
-    weak[30] = seen([100, 100, 160, 180], score=0.8)
+    weak[30] = seen([100, 100, 160, 180], score=0.85)
     assert len(by_track(run(FaceTracker(WIDTH, HEIGHT), regular(48), weak))) == 1
 
 

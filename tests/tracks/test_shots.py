@@ -46,6 +46,16 @@ def test_cut_during_a_pan_is_found() -> None:
     assert cuts([view(a, i) for i in range(20)] + [view(b, i) for i in range(20)]) == [20]
 
 
+def test_somebody_walking_past_the_lens_is_no_cut() -> None:
+    a = view(scene(1), 0)
+    frames = [a] * 10
+    for position in range(-160, 161, 12):
+        frame = a.copy()
+        frame[:, max(0, position) : max(0, position + 160)] = 8
+        frames.append(frame)
+    assert cuts(frames + [a] * 10) == []
+
+
 def test_slow_dissolve_is_no_hard_cut() -> None:
     a, b = view(scene(1), 0).astype(float), view(scene(2), 0).astype(float)
     frames = [(a + (b - a) * k).astype(np.uint8) for k in np.linspace(0, 1, 40)]
