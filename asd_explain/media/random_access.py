@@ -1,8 +1,8 @@
 """Pictures of single moments: by index or by time, in any order.
 
-Two backends give the same: decord (fast, where it can be installed) and PyAV (everywhere). Presentation times never
-come from decord, which counts from zero and in float32, but from the container's own timestamps; decord is used only
-where its frame count and its times agree with them.
+Two backends give the same: decord (where it can be installed) and PyAV (everywhere). Presentation times never come from
+decord, which counts from zero and in float32, but from the container's own timestamps; and decord's pictures are used
+only where they have been checked, because its seeking silently lands on wrong frames in many files.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 from asd_explain.errors import ClipError, OptionError
 from asd_explain.grid import nearest
 from asd_explain.media.reader import (
+    UNSPECIFIED,
+    ClipInfo,
     Frame,
     VideoReader,
     _Converter,
@@ -40,6 +42,10 @@ _LUMA_WEIGHTS = {
     "smpte240m": (0.212, 0.701, 0.087),
     "fcc": (0.30, 0.59, 0.11),
 }
+#: Mean difference (levels) up to which two RGB pictures are the same frame; they are equal as a rule.
+_SAME_PICTURE = 0.5
+#: Levels by which swscale's YUV to RGB tables round down on average.
+_TABLE_BIAS = 1.0
 
 
 class RandomAccess:
@@ -49,13 +55,14 @@ class RandomAccess:
 
     Args:
         path: the clip.
-        backend: "decord", "pyav", or "auto": decord where it is installed and agrees with the container's times.
+        backend: "pyav": PyAV alone. "auto", "decord": decord for every group of pictures in which it proves itself,
+            PyAV for the rest; with "auto" it may be missing, with "decord" it must be there and open the clip.
         threads: decoder threads, 0 for as many as there are cores.
 
     Attributes:
         times_s: (N,) float64 presentation times in seconds, container clock, increasing.
         info: properties of the clip.
-        backend: the backend in use.
+        backend: the backend in use, "decord" or "pyav".
 
     Raises:
         ClipError: as :func:`~asd_explain.media.reader.probe`; or ``backend="decord"`` cannot serve this clip.
@@ -67,20 +74,20 @@ class RandomAccess:
             raise OptionError(f"backend {backend!r}: choose auto, decord or pyav")
         self.path = Path(path)
         self.info = probe(self.path)
-        self._threads = threads
         self._index = _Index(self.path, threads)
         self.times_s = self._index.times_s
         self._convert = _Converter(self.info)
-        self._decord = None
-        self.backend = "pyav"
+        self._decord: _Decord | None = None
         if backend != "pyav":
             try:
-                self._decord = self._open_decord()
-                self.backend = "decord"
+                if not self._index.exact:
+                    raise _UnsuitableError("its timestamps are not clean")
+                self._decord = _Decord(self.path, self.info, self.times_s, threads)
             except _UnsuitableError as reason:
                 if backend == "decord":
                     raise ClipError(f"{self.path}: decord cannot serve it ({reason}); use the pyav backend") from reason
                 log.debug("%s: random access by PyAV, because %s", self.path, reason)
+        self.backend = "pyav" if self._decord is None else "decord"
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -104,34 +111,28 @@ class RandomAccess:
 
         Raises:
             IndexError: an index outside 0..N-1.
+            ClipError: a frame cannot be decoded.
         """
         wanted = self._check(indices)
         out = np.empty((len(wanted), self.info.height, self.info.width, 3), np.uint8)
-        if self._decord is not None:
-            if len(wanted):
-                out[:] = self._decord_rgb(wanted)
-            return out
-        for row, frame in self._pyav(wanted):
-            out[row] = frame.rgb()
+        for rows, picture in self._pictures(wanted):
+            out[rows] = picture.rgb() if isinstance(picture, Frame) else self._decord.rgb(picture)
         return out
 
     def luma(self, indices: Sequence[int]) -> np.ndarray:
-        """(n, H, W) uint8 full-range gray, upright. With decord it is computed from RGB: within 3 levels of PyAV's
-        on all but saturated colours, whose RGB is clipped.
+        """(n, H, W) uint8 full-range gray, upright, of the frames ``indices`` in the order given.
+
+        decord delivers RGB only, from which luma is computed: at most 1 level from PyAV's on average over a picture,
+        and within 4 except for saturated colours, which RGB cannot hold.
 
         Raises:
             IndexError: an index outside 0..N-1.
+            ClipError: a frame cannot be decoded.
         """
         wanted = self._check(indices)
         out = np.empty((len(wanted), self.info.height, self.info.width), np.uint8)
-        if self._decord is not None:
-            if len(wanted):
-                weights = np.array([_LUMA_WEIGHTS[self.info.matrix]], np.float32)
-                for row, rgb in enumerate(self._decord_rgb(wanted)):
-                    out[row] = cv2.transform(rgb, weights)
-            return out
-        for row, frame in self._pyav(wanted):
-            out[row] = frame.luma()
+        for rows, picture in self._pictures(wanted):
+            out[rows] = picture.luma() if isinstance(picture, Frame) else self._decord.luma(picture)
         return out
 
     def _check(self, indices: Sequence[int]) -> np.ndarray:
@@ -140,46 +141,34 @@ class RandomAccess:
             raise IndexError(f"frame index outside 0..{len(self) - 1}")
         return wanted
 
-    # decord
-
-    def _open_decord(self) -> object:
-        try:
-            decord = _import_decord()
-        except (ImportError, OSError) as error:
-            raise _UnsuitableError("decord is not installed") from error
-        try:
-            reader = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=self._threads)
-            count = len(reader)
-            shape = reader[0].shape[:2] if count else ()
-            starts_s = reader.get_frame_timestamp(np.arange(count))[:, 0].astype(np.float64) if count else np.zeros(0)
-        except (decord.DECORDError, RuntimeError, ValueError, IndexError) as error:
-            raise _UnsuitableError("decord cannot open it") from error
-        if count != len(self):
-            raise _UnsuitableError(f"decord counts {count} frames instead of {len(self)}")
-        if tuple(shape) != (self.info.height, self.info.width):
-            raise _UnsuitableError(f"decord gives pictures of {shape[::-1]} px")
-        # decord counts from the stream's start, in float32.
-        offset_s = self.times_s[0] - starts_s[0]
-        step_s = np.diff(self.times_s).min() if count > 1 else 1.0
-        if np.abs(starts_s + offset_s - self.times_s).max() > step_s / 2:
-            raise _UnsuitableError("decord's times disagree with the container's")
-        return reader
-
-    def _decord_rgb(self, wanted: np.ndarray) -> np.ndarray:
-        """(n, H, W, 3) uint8 RGB."""
-        return self._decord.get_batch(wanted.tolist()).asnumpy()
-
-    # PyAV
-
-    def _pyav(self, wanted: np.ndarray) -> Iterator[tuple[int, Frame]]:
-        """Pairs of row in ``wanted`` and frame, in order of time, so that nothing is decoded twice."""
+    def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[list[int], Frame | np.ndarray]]:
+        """The wanted pictures in order of time, each with its rows in ``wanted``: decord's array or PyAV's frame."""
         rows: dict[int, list[int]] = {}
         for row, index in enumerate(wanted.tolist()):
             rows.setdefault(index, []).append(row)
-        for index, frame in self._index.decode(sorted(rows)):
-            picture = Frame(frame, index, float(self.times_s[index]), self._convert)
-            for row in rows[index]:
-                yield row, picture
+        left = sorted(rows)
+        if self._decord is not None:
+            doubtful = [index for index in left if not self._trusted(index)]
+            for index in sorted(set(left) - set(doubtful)):
+                picture = self._decord.get(index)
+                if picture is None:
+                    doubtful.append(index)
+                else:
+                    yield rows[index], picture
+            left = sorted(doubtful)
+        for index, frame in self._index.decode(left):
+            yield rows[index], Frame(frame, index, float(self.times_s[index]), self._convert)
+
+    def _trusted(self, index: int) -> bool:
+        """Whether decord may serve frame ``index``: compared once a group of pictures, at its first picture."""
+        key = self._decord.key_of(index)
+        if key not in self._decord.verdicts:
+            frame = next((frame for _, frame in self._index.decode([key])), None)
+            reference = None if frame is None else self._convert.for_decord(frame)
+            self._decord.verify(key, reference)
+            if not self._decord.verdicts[key]:
+                log.debug("%s: decord is wrong from frame %d on; PyAV reads that part", self.path, key)
+        return self._decord.verdicts[key]
 
 
 class _UnsuitableError(Exception):
@@ -192,6 +181,91 @@ def _import_decord() -> ModuleType:
 
     decord.logging.set_level(decord.logging.FATAL)
     return decord
+
+
+class _Decord:
+    """decord's reader with a record of where it can be believed.
+
+    decord 0.6 counts keyframes in decoding order and trusts its seeks, so that with open groups of pictures, fragmented
+    MP4 or program streams it returns other frames than those asked for, silently. Reading on from a frame that is
+    right stays right until the next keyframe, where decord seeks again; so each group of pictures (by decord's own
+    list of keyframes) has to be checked once, at its first picture.
+
+    Raises:
+        _UnsuitableError: it is not installed, does not open the clip, or counts other frames or times.
+    """
+
+    def __init__(self, path: Path, info: ClipInfo, times_s: np.ndarray, threads: int) -> None:
+        try:
+            decord = _import_decord()
+        except (ImportError, OSError) as error:
+            raise _UnsuitableError("decord is not installed") from error
+        self._errors = (decord.DECORDError, RuntimeError, ValueError, IndexError)
+        try:
+            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=threads)
+            count = len(self._reader)
+            self._keys = np.asarray(self._reader.get_key_indices(), np.int64)
+            starts_s = self._reader.get_frame_timestamp(np.arange(count))[:, 0].astype(np.float64)
+        except self._errors as error:
+            raise _UnsuitableError("decord cannot open it") from error
+        if count != len(times_s):
+            raise _UnsuitableError(f"decord counts {count} frames instead of {len(times_s)}")
+        if len(self._keys) == 0 or self._keys[0] != 0:
+            raise _UnsuitableError("decord finds no keyframe at its beginning")
+        # decord counts from the stream's start, in float32.
+        step_s = float(np.diff(times_s).min()) if count > 1 else 1.0
+        if np.abs(starts_s - starts_s[0] - (times_s - times_s[0])).max() > step_s / 2:
+            raise _UnsuitableError("decord's times disagree with the container's")
+        self._info = info
+        self._shape = (info.height, info.width, 3)
+        # Where the clip does not name its matrix, decord takes BT.601.
+        self.matrix = "bt601" if info.colorspace == UNSPECIFIED else info.matrix
+        self.verdicts: dict[int, bool] = {}
+
+    def key_of(self, index: int) -> int:
+        """The keyframe from which decord reaches frame ``index``."""
+        return int(self._keys[np.searchsorted(self._keys, index, side="right") - 1])
+
+    def verify(self, key: int, reference: np.ndarray | None) -> None:
+        """Compare the picture at a keyframe with PyAV's, converted to RGB as decord does."""
+        # Read elsewhere first: decord must get there by seeking, as it will later, not by reading on.
+        self.get(key + 1 if key + 1 < len(self._reader) else 0)
+        picture = self.get(key)
+        if picture is None or reference is None or picture.shape != reference.shape:
+            self.verdicts[key] = False
+            return
+        difference = cv2.absdiff(np.ascontiguousarray(picture), np.ascontiguousarray(reference)).mean()
+        self.verdicts[key] = bool(difference <= _SAME_PICTURE)
+
+    def get(self, index: int) -> np.ndarray | None:
+        """(H, W, 3) uint8 RGB in decord's matrix, or None where decord fails."""
+        try:
+            picture = self._reader[index].asnumpy()
+        except self._errors as error:
+            log.debug("decord failed at frame %d: %s", index, error)
+            return None
+        return picture if picture.shape == self._shape else None
+
+    def rgb(self, picture: np.ndarray) -> np.ndarray:
+        """The picture in RGB of the clip's own matrix."""
+        if self.matrix == self._info.matrix:
+            return picture
+        change = np.linalg.inv(_ycc_of_rgb(self._info.matrix)) @ _ycc_of_rgb(self.matrix)
+        return cv2.transform(picture, change.astype(np.float32))
+
+    def luma(self, picture: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 full-range luma; the constant undoes the rounding down in swscale's tables."""
+        weights = np.array([[*_LUMA_WEIGHTS[self.matrix], _TABLE_BIAS]], np.float32)
+        return cv2.transform(picture, weights)
+
+
+def _ycc_of_rgb(matrix: str) -> np.ndarray:
+    """(3, 3) from RGB to YCbCr of a matrix, both full range and without offset (ITU-T H.273, table 4)."""
+    red, green, blue = _LUMA_WEIGHTS[matrix]
+    luma = np.array([red, green, blue])
+    return np.stack(
+        [luma, (np.array([0, 0, 1]) - luma) / (2 * (1 - blue)), (np.array([1, 0, 0]) - luma) / (2 * (1 - red))]
+    )
 
 
 class _Index:

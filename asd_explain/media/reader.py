@@ -48,7 +48,8 @@ _DIRECT_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuva420p"})
 _GRAY_PREFIXES = ("gray", "ya8", "ya16", "mono")
 # Demuxers of FFmpeg that turn any text or still picture data into "video".
 _TEXT_CODECS = frozenset({"ansi", "bintext", "xbin", "idf"})
-_UNSPECIFIED = 2  # AVCOL_*_UNSPECIFIED
+#: ITU-T H.273: a colour property that a stream does not state.
+UNSPECIFIED = 2
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ class ClipInfo:
     time_base: Fraction = Fraction(1, 90000)
     clock_start_s: float = 0.0
     pixel_format: str = "yuv420p"
-    color_primaries: int = _UNSPECIFIED
-    color_trc: int = _UNSPECIFIED
-    colorspace: int = _UNSPECIFIED
+    color_primaries: int = UNSPECIFIED
+    color_trc: int = UNSPECIFIED
+    colorspace: int = UNSPECIFIED
     range_tagged: bool = False
 
 
@@ -183,15 +184,23 @@ class _Converter:
             dst_color_range=self._range,
         )
 
-    def to_packed(self, frame: av.VideoFrame, width: int, height: int, name: str) -> np.ndarray:
+    def for_decord(self, frame: av.VideoFrame) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, upright, in the matrix that decord takes: BT.601 where the clip names none."""
+        matrix = Colorspace.ITU601 if self.info.colorspace == UNSPECIFIED else None
+        return rotate(self.to_packed(frame, *self.coded_size, "rgb24", matrix), self.info.rotation)
+
+    def to_packed(
+        self, frame: av.VideoFrame, width: int, height: int, name: str, src_matrix: int | None = None
+    ) -> np.ndarray:
         """(height, width, 3) uint8 in the order of ``name`` ("bgr24" or "rgb24"), not yet rotated."""
         kind = _kind(frame.format.name)
+        matrix = self._src_matrix if src_matrix is None else src_matrix
         small = self._reformat(
             frame,
             width,
             height,
             name,
-            src_colorspace=None if kind == "rgb" else self._src_matrix,
+            src_colorspace=None if kind == "rgb" else matrix,
             src_color_range=ColorRange.JPEG if kind == "rgb" else self._range,
             dst_color_range=ColorRange.JPEG,
         )
@@ -401,10 +410,10 @@ def _describe(
         sar = 1 / sar if sar > 0 else Fraction(1)
     pixel_format = first.format.name
     kind = _kind(pixel_format)
-    colorspace = int(first.colorspace) if kind == "yuv" else _UNSPECIFIED
+    colorspace = int(first.colorspace) if kind == "yuv" else UNSPECIFIED
     matrix = _MATRIX_NAMES.get(colorspace)
     if matrix is None:
-        colorspace = _UNSPECIFIED
+        colorspace = UNSPECIFIED
         matrix = "bt709" if min(width, height) >= 720 or max(width, height) >= 1280 else "bt601"
     if kind == "rgb":
         # Converted by us, so the output can say how.

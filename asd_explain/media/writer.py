@@ -17,6 +17,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags as CodecFlags
 from av.video.reformatter import ColorRange
 
 from asd_explain.errors import ClipError, OutputError
@@ -229,6 +230,7 @@ class VideoWriter:
         context = stream.codec_context
         context.time_base = self._time_base
         context.thread_count = threads
+        context.flags |= CodecFlags.frame_duration  # else the encoder drops the durations that frames carry
         context.sample_aspect_ratio = source.sample_aspect_ratio
         context.colorspace = source.colorspace
         context.color_primaries = source.color_primaries
