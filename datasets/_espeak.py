@@ -1,12 +1,11 @@
 """The child process of :mod:`asd_explain.datasets.speech_synth`: espeak-ng through ctypes, standard library only.
 
-espeak-ng keeps its state in globals and ends the process on some errors. Run as a script in a process of its own, the
-caller is safe from both, and every job starts from the same state, so the same job gives the same samples.
+espeak-ng keeps its state in globals and ends the process on some errors. Run as a script in a process of its own, one
+for each utterance, the caller is safe from both, and what was said before leaves no trace in the samples.
 
-Standard input: one JSON object ``{"library", "data", "jobs": [{"text", "voice", "rate_wpm", "pitch",
-"pitch_range"}]}``.
-Standard output: per job one JSON line ``{"samples", "rate_hz", "words", "phonemes"}`` (words: start times in seconds;
-phonemes: ``[start_s, mnemonic]``), then the samples as int16. A failure ends with one line on standard error.
+Standard input: one JSON object ``{"library", "data", "text", "voice", "rate_wpm", "pitch", "pitch_range"}``.
+Standard output: one JSON line ``{"rate_hz", "words", "phonemes"}`` (words: start times in seconds; phonemes:
+``[start_s, mnemonic]``), then the samples as int16. A failure ends with one line on standard error.
 """
 
 from __future__ import annotations
@@ -42,14 +41,15 @@ class _Event(ctypes.Structure):
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-def _run(request: dict) -> None:
-    library = ctypes.CDLL(request["library"])
+def _run(job: dict) -> None:
+    library = ctypes.CDLL(job["library"])
     library.espeak_Initialize.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+    library.espeak_ng_SetRandSeed.argtypes = (ctypes.c_long,)
     library.espeak_Synth.argtypes = (
         *(ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int, ctypes.c_uint, ctypes.c_uint),
         *(ctypes.POINTER(ctypes.c_uint), ctypes.c_void_p),
     )
-    rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, request["data"].encode(), _PHONEME_EVENTS_DONT_EXIT)
+    rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, job["data"].encode(), _PHONEME_EVENTS_DONT_EXIT)
     if rate_hz <= 0:
         raise RuntimeError("espeak-ng could not load its voices")
 
@@ -72,21 +72,17 @@ def _run(request: dict) -> None:
 
     callback = _CALLBACK(receive)  # must outlive the calls below
     library.espeak_SetSynthCallback(callback)
-    for job in request["jobs"]:
-        chunks.clear(), words.clear(), phonemes.clear()
-        if library.espeak_SetVoiceByName(job["voice"].encode()) != 0:
-            raise RuntimeError(f"espeak-ng has no voice named {job['voice']!r}")
-        for parameter, value in (
-            *((_RATE, job["rate_wpm"]), (_VOLUME, 100)),
-            *((_PITCH, job["pitch"]), (_RANGE, job["pitch_range"])),
-        ):
-            library.espeak_SetParameter(parameter, int(value), 0)
-        text = job["text"].encode() + b"\0"
-        if library.espeak_Synth(text, len(text), 0, 1, 0, _UTF8, None, None) != 0:
-            raise RuntimeError(f"espeak-ng could not speak {job['text']!r}")
-        pcm = b"".join(chunks)
-        head = {"samples": len(pcm) // 2, "rate_hz": rate_hz, "words": words, "phonemes": phonemes}
-        sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + pcm)
+    if library.espeak_SetVoiceByName(job["voice"].encode()) != 0:
+        raise RuntimeError(f"espeak-ng has no voice named {job['voice']!r}")
+    settings = {_RATE: job["rate_wpm"], _VOLUME: 100, _PITCH: job["pitch"], _RANGE: job["pitch_range"]}
+    for parameter, value in settings.items():
+        library.espeak_SetParameter(parameter, int(value), 0)
+    library.espeak_ng_SetRandSeed(1)  # else the clock seeds the noise of breath and friction
+    text = job["text"].encode() + b"\0"
+    if library.espeak_Synth(text, len(text), 0, 1, 0, _UTF8, None, None) != 0:
+        raise RuntimeError(f"espeak-ng could not speak {job['text']!r}")
+    head = {"rate_hz": rate_hz, "words": words, "phonemes": phonemes}
+    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + b"".join(chunks))
     sys.stdout.buffer.flush()
 
 

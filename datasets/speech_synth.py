@@ -1,7 +1,7 @@
 """Real synthetic speech from espeak-ng, with the times of its words and phonemes.
 
 espeak-ng (GPL-3) and its voices come with the wheel ``espeakng-loader``, which the optional ``demo`` extra installs.
-It runs in a child process (:mod:`asd_explain.datasets._espeak` says why), once for a whole list of utterances.
+It runs in a child process, one an utterance (:mod:`asd_explain.datasets._espeak` says why).
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def _library_and_data() -> tuple[Path, Path]:
     return library, data
 
 
-def synthesise(jobs: Sequence[tuple[str, Voice]], timeout_s: float = 120.0) -> list[Utterance]:
-    """Speak each (text, voice); the same list gives the same samples.
+def synthesise(jobs: Sequence[tuple[str, Voice]], timeout_s: float = 60.0) -> list[Utterance]:
+    """Speak each (text, voice); the same text in the same voice gives the same samples, whatever was said before.
 
     Raises:
         AsdExplainError: espeakng-loader is not installed, a voice does not exist, or espeak-ng failed.
@@ -91,19 +91,17 @@ def synthesise(jobs: Sequence[tuple[str, Voice]], timeout_s: float = 120.0) -> l
     if not jobs:
         return []
     library, data = _library_and_data()
-    request = {
-        "library": str(library),
-        # espeak-ng copies the path into 160 bytes: a short relative one always fits
-        "data": ".",
-        "jobs": [
-            {"text": text, **{k: v for k, v in asdict(voice).items() if k != "name"}, "voice": voice.name}
-            for text, voice in jobs
-        ],
-    }
+    return [_speak(text, voice, library, data, timeout_s) for text, voice in jobs]
+
+
+def _speak(text: str, voice: Voice, library: Path, data: Path, timeout_s: float) -> Utterance:
+    job = {"library": str(library), "text": text, **asdict(voice)}
+    job["voice"] = job.pop("name")
+    job["data"] = "."  # espeak-ng copies the path into 160 bytes: relative to the child's folder it always fits
     try:
         child = subprocess.run(
-            [sys.executable, "-I", str(Path(__file__).with_name("_espeak.py"))],
-            input=json.dumps(request).encode(),
+            [sys.executable, "-I", str(Path(__file__).with_name("_espeak.py").resolve())],
+            input=json.dumps(job).encode(),
             cwd=data,
             capture_output=True,
             timeout=timeout_s,
@@ -114,14 +112,8 @@ def synthesise(jobs: Sequence[tuple[str, Voice]], timeout_s: float = 120.0) -> l
     if child.returncode != 0:
         lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
         raise AsdExplainError(f"espeak-ng failed: {lines[-1] if lines else f'exit status {child.returncode}'}")
-
-    utterances, rest = [], child.stdout
-    for _ in jobs:
-        line, _, rest = rest.partition(b"\n")
-        head = json.loads(line)
-        size = 2 * head["samples"]
-        waveform = np.frombuffer(rest[:size], "<i2").astype(np.float32) / 32768
-        rest = rest[size:]
-        phonemes = tuple((float(t), str(p)) for t, p in head["phonemes"])
-        utterances.append(Utterance(waveform, head["rate_hz"], np.asarray(head["words"], np.float64), phonemes))
-    return utterances
+    line, _, samples = child.stdout.partition(b"\n")
+    head = json.loads(line)
+    waveform = np.frombuffer(samples, "<i2").astype(np.float32) / 32768
+    phonemes = tuple((float(t), str(p)) for t, p in head["phonemes"])
+    return Utterance(waveform, head["rate_hz"], np.asarray(head["words"], np.float64), phonemes)

@@ -154,19 +154,16 @@ def demo() -> Scene:
     """Ten seconds that show everything: one talks, the other answers, both talk, then a voice from off screen."""
     left = _talks(
         HOPPER,
-        *((0.4, 3.0), (5.9, 8.0)),
-        lines=(
-            "Good morning. Can you see which one of us is speaking?",
-            "But what if we both speak, at the same time?",
-        ),
+        *((0.3, 3.1), (5.9, 8.4)),
+        lines=("Good morning! Can you see who speaks?", "And what if both of us talk at once?"),
     )
     right = _talks(
         ASTRONAUT,
-        *((3.2, 5.7), (6.1, 8.0)),
-        lines=("Of course. The lips move along with the voice, look.", "Then both of us should light up, I suppose."),
+        *((3.2, 5.85), (6.5, 8.4)),
+        lines=("Easily. My lips move along with my voice.", "Then both of us should light up."),
     )
-    voice = Offscreen(ANNOUNCER, ((8.3, 9.8),), ("And nobody in the picture is saying this.",))
-    return Scene((left, right), (voice,), duration_s=10.0)
+    voice = Offscreen(ANNOUNCER, ((8.65, 10.4),), ("Nobody you see is saying this.",))
+    return Scene((left, right), (voice,), duration_s=10.5)
 
 
 def dialogue() -> Scene:

@@ -85,7 +85,7 @@ class TestEspeak:
 
     def test_speech_with_words_and_phonemes_is_the_same_each_time(self):
         jobs = [("Papa moves the big map.", Voice("en-us+f2", 170, 60)), ("Guten Morgen, ihr beiden.", Voice("de"))]
-        first, again = synthesise(jobs), synthesise(jobs)
+        first, again = synthesise(jobs), synthesise(jobs[::-1])[::-1]
         for one, other in zip(first, again, strict=True):
             assert np.array_equal(one.waveform, other.waveform)
             assert 0.8 < one.duration_s < 3
