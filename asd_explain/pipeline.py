@@ -43,7 +43,7 @@ from asd_explain.tracks.detect import Detections, DetectionSchedule, Detector, c
 from asd_explain.tracks.link import FaceTracker
 from asd_explain.tracks.shots import ShotDetector
 from asd_explain.tracks.track import FrameTracks, Track, TrackedFace
-from asd_explain.weights.store import load
+from asd_explain.weights.store import gates_for, load
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +73,11 @@ def explain_video(path: Path | str, output: Path | str | None = None, **options:
         targets.check(chosen.overwrite)
     timings = Timings()
     with timings("total"):
-        result, explainer_label, audio = analyse(clip, chosen, timings)
+        result, audio = analyse(clip, chosen, timings)
         try:
             if targets is not None:
                 with NewFiles(chosen.overwrite) as new:
-                    draw(result, targets, chosen, explainer_label, audio, timings, new)
+                    draw(result, targets, chosen, audio, timings, new)
                     finish_manifest(result, timings)
                     written = result.write_all(new, targets.folder, targets.prefix)
                 result.files.update({"video": targets.video, **written})
@@ -172,11 +172,11 @@ class _Follower:
         return Track.from_frames(self.track_id, self.seen), self.scorer
 
 
-def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, str, Audio | None]:
+def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Audio | None]:
     """First pass: everything but the drawing.
 
     Returns:
-        (result, the explainer's label, the sound), which the second pass needs.
+        (result, the sound), which the second pass needs.
     """
     seed_everything(options.seed)
     set_threads(options.threads)
@@ -261,7 +261,7 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, str
         has_audio=audio is not None,
     )
     result.manifest = manifest(result, options, model, detector, explainer)
-    return result, explainer.label, audio
+    return result, audio
 
 
 def _cut_crops(frame: Frame, face: TrackedFace, timings: Timings, *, geometry: str, with_body: bool) -> dict:
@@ -343,7 +343,6 @@ def draw(
     result: Result,
     targets: Targets,
     options: Options,
-    explainer_label: str,
     audio: Audio | None,
     timings: Timings,
     new: NewFiles,
@@ -363,7 +362,8 @@ def draw(
         notes=result.notes,
         smooth_s=options.smooth_s,
         model=result.manifest["weights"]["name"],
-        explainer=options.explainer,
+        explainer=options.explainer if result.manifest["weights"]["gates"] else "activations (no gates)",
+        zero_s=info.start_s,
     )
     renderer = Renderer(scene, layout=options.layout)
     width, height = renderer.output_size
@@ -446,7 +446,7 @@ def manifest(
             "sha256": model.weights_sha256,
             "licence": model.card.licence,
             "geometry": model.card.geometry,
-            "gates": getattr(model, "gates_name", None),
+            "gates": None if model.fusion_gate is None else gates_for(model.card.name),
         },
         "detector": "boxes csv" if detector is None else detector.name,
         "options": {f.name: getattr(options, f.name) for f in dataclasses.fields(options)},

@@ -3,7 +3,7 @@
 Crops arrive source frame by source frame and are put on the 25-fps grid. The encoders run over pieces that overlap by
 exactly what a frame depends on, so cutting into pieces changes nothing; crops and maps of a piece are then dropped.
 What stays are small vectors: pooled embeddings, gates, heat cells. The temporal classifier, which is recurrent in both
-directions, runs at the track's end over windows with context on both sides that is thrown away.
+directions, runs at the track's end over windows that overlap and fade into each other.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.models.output import Output
 from asd_explain.stages import Timings
 
-PIECE_FRAMES = 125  # 5 s encoded at a time
-WINDOW_FRAMES = 1500  # 60 s classified at a time,
-CONTEXT_FRAMES = 125  # with 5 s of context on either side
+PIECE_FRAMES = 75  # 3 s encoded at a time
+# The classifiers of this family are recurrent and remember for a minute and more: cut into windows side by side, P
+# changes by up to 0.4 at a border even with 10 s of context thrown away. Windows that overlap densely and fade into
+# each other have no borders: each frame's margin is a weighted mean over all windows that hold it.
+WINDOW_FRAMES = 250  # 10 s
+HOP_FRAMES = 3
+BATCH_WINDOWS = 32
 
 
 @dataclass
@@ -47,48 +51,70 @@ class Scores:
     streams: list[str] = field(default_factory=list)
 
 
-def windows(length: int, core: int, context: int) -> list[tuple[int, int, int, int]]:
-    """Cut ``length`` frames into (begin, end, first, last): cores [first, last) inside windows [begin, end)."""
-    cut = []
-    for first in range(0, length, core):
-        last = min(first + core, length)
-        cut.append((max(0, first - context), min(length, last + context), first, last))
-    return cut
+def window_starts(length: int, window: int, hop: int, phase: int = 0) -> list[int]:
+    """First frames of windows that cover ``length`` frames: one every ``hop``, and one that ends with the track.
+
+    Args:
+        length: frames of the track, more than ``window``.
+        window, hop: frames.
+        phase: shift of the inner windows, 0 <= phase < hop.
+    """
+    return sorted({0, *range(phase, length - window, hop), length - window})
 
 
 def classify(
     model: nn.Module,
     pooled: dict[str, torch.Tensor],
-    core: int = WINDOW_FRAMES,
-    context: int = CONTEXT_FRAMES,
+    window: int = WINDOW_FRAMES,
+    hop: int = HOP_FRAMES,
+    phase: int = 0,
 ) -> Output:
-    """Run the fusion point and the classifier over a whole track, in windows.
+    """Run the fusion point and the classifier over a whole track, in overlapping windows that fade into each other.
+
+    A track no longer than one window is classified as it is. Otherwise a frame's logits are the mean over all windows
+    that hold it, weighted by a Hann window, so that what a window says near its ends, with little context on one side,
+    hardly counts. What is said of a frame depends on no more than ``window`` frames on either side.
 
     Args:
         model: a backbone with ``fuse``.
         pooled: {stream: (1, T, C)} embeddings of the whole track.
-        core: frames kept of each window.
-        context: frames on either side that are computed and thrown away.
+        window, hop: frames.
+        phase: shift of the windows' grid; the result should not depend on it.
 
     Returns:
         The output for all T frames, without maps.
     """
     length = next(iter(pooled.values())).shape[1]
-    parts = []
-    for begin, end, first, last in windows(length, core, context):
-        output = model.fuse({stream: values[:, begin:end] for stream, values in pooled.items()})
-        inside = slice(first - begin, last - begin)
-        parts.append(
-            (
-                output.logits[:, inside],
-                {s: v[:, inside] for s, v in output.gates.items()},
-                {s: v[:, inside] for s, v in output.standardised.items()},
-            )
-        )
+    if length <= window:
+        return model.fuse(pooled)
+    device = next(iter(pooled.values())).device
+    fade = torch.hann_window(window + 2, periodic=False, device=device)[1:-1]
+    total = torch.zeros(length, 2, device=device)
+    weight = torch.zeros(length, 1, device=device)
+    starts = window_starts(length, window, hop, phase)
+    for first in range(0, len(starts), BATCH_WINDOWS):
+        batch = starts[first : first + BATCH_WINDOWS]
+        logits = model.fuse(
+            {stream: torch.cat([values[:, s : s + window] for s in batch]) for stream, values in pooled.items()}
+        ).logits
+        for start, piece in zip(batch, logits, strict=True):
+            counts = fade.clone()
+            # The track's own ends are no borders: there is nothing beyond them that a window could lack.
+            if start == 0:
+                counts[: window // 2] = 1.0
+            if start == length - window:
+                counts[window // 2 :] = 1.0
+            total[start : start + window] += piece * counts[:, None]
+            weight[start : start + window] += counts[:, None]
+    # Gates and shares are frame by frame, they need no windows; the pieces only bound memory.
+    parts = [
+        model.fuse({stream: values[:, i : i + window] for stream, values in pooled.items()})
+        for i in range(0, length, window)
+    ]
     return Output(
-        logits=torch.cat([p[0] for p in parts], 1),
-        gates={s: torch.cat([p[1][s] for p in parts], 1) for s in parts[0][1]},
-        standardised={s: torch.cat([p[2][s] for p in parts], 1) for s in parts[0][2]},
+        logits=(total / weight)[None],
+        gates={s: torch.cat([p.gates[s] for p in parts], 1) for s in parts[0].gates},
+        standardised={s: torch.cat([p.standardised[s] for p in parts], 1) for s in parts[0].standardised},
         pooled=pooled,
     )
 

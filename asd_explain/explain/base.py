@@ -18,13 +18,11 @@ class Explainer:
 
     Attributes:
         name: name in the registry.
-        label: what the legend calls the heat, in few words.
         needs_gradient: whether :meth:`heat` must run the network again with gradients; when False, the output of the
             scoring pass is enough and explaining costs no second forward.
     """
 
     name: str
-    label: str
     needs_gradient = False
 
     def heat(

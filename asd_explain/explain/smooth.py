@@ -34,7 +34,7 @@ def smooth_in_time(values: np.ndarray, seconds: float, fps: float = GRID_FPS) ->
         Array of the same shape, float32. Frames that were not finite stay so.
     """
     values = np.asarray(values, np.float32)
-    if seconds <= 0 or len(values) < 2:
+    if seconds * fps < 1e-3 or len(values) < 2:
         return values.copy()
     flat = values.reshape(len(values), -1)
     usable = np.isfinite(flat).all(1)

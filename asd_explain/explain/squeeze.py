@@ -69,7 +69,6 @@ class SqueezeHeat(Explainer):
     """
 
     name = "se"
-    label = "SE heat"
 
     def __init__(self, percentile: float | None = None, scope: str = "frame") -> None:
         if scope not in SCOPES:
@@ -102,5 +101,4 @@ def paper_recipe() -> SqueezeHeat:
     """The published recipe: gates of the whole piece, only the top 10 % of a normal distribution's channels."""
     explainer = SqueezeHeat(percentile=0.90, scope="clip")
     explainer.name = "se-paper"
-    explainer.label = "SE heat (top 10 %)"
     return explainer
