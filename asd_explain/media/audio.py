@@ -156,10 +156,10 @@ class SampleStream:
                 if _filter_taps(self.rate) > _MAX_TAPS:
                     self.rate = 48000
                 self.channels = 1 if self.mono else frame.layout.nb_channels
-                self.layout = "mono" if self.mono else frame.layout.name
+                self.layout = "mono" if self.mono else _layout_name(frame.layout)
                 anchor_s = self.start_s = _time_of(frame, stream, 0.0)
             time_s = _time_of(frame, stream, anchor_s + position / self.rate)
-            if frame.sample_rate != self.rate or (not self.mono and frame.layout.name != self.layout):
+            if frame.sample_rate != self.rate or (not self.mono and _layout_name(frame.layout) != self.layout):
                 # Rare: parameters change within the track, or the rate has no small ratio to 16 kHz.
                 if squeeze is None:
                     squeeze = av.AudioResampler("fltp", None if self.mono else self.layout, self.rate)
@@ -194,6 +194,14 @@ class SampleStream:
                     yield Block(position, samples)
                     position += samples.shape[1]
                 time_s = anchor_s + position / self.rate
+
+
+def _layout_name(layout: av.AudioLayout) -> str:
+    """FFmpeg's name of a layout; files that only count their channels get the usual one of that many."""
+    usual = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+    if layout.nb_channels <= 2 or "channels" in layout.name:
+        return usual.get(layout.nb_channels, layout.name)
+    return layout.name
 
 
 def _time_of(frame: av.AudioFrame, stream: av.AudioStream, default_s: float) -> float:

@@ -342,19 +342,17 @@ class _Index:
                         container.seek(goal, stream=stream)
                     except (av.FFmpegError, OSError):
                         continue
-                late = False
                 for frame in decode_packets(container, stream, self._path):
                     index = place.get(frame.pts)
                     if index is None or index < indices[target]:
                         continue
                     if index > indices[target]:
-                        late = True
-                        break
+                        break  # the seek came too late
                     yield index, frame
                     target += 1
                     if target == len(indices) or self._seek_is_cheaper(index, indices[target]):
                         return
-                if target or not late:
+                if target:
                     return
 
     def _seek_is_cheaper(self, here: int, there: int) -> bool:
