@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 EPILOG = """\
@@ -91,9 +93,29 @@ def target_of(clip: Path, output: Path | None, several: bool) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 1 when a clip failed, 2 for a bad call, 130 when interrupted."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    if args.quiet:
-        logging.getLogger("asd_explain").setLevel(logging.ERROR)
+    with remarks(quiet=args.quiet):
+        return explain_all(args)
+
+
+@contextmanager
+def remarks(*, quiet: bool) -> Iterator[None]:
+    """Show the package's remarks on stderr, one line each, for as long as this lasts; none of them when quiet."""
+    logger = logging.getLogger("asd_explain")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.ERROR if quiet else logging.INFO)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def explain_all(args: argparse.Namespace) -> int:
+    """Explain every clip in turn; returns the exit code."""
     failed = 0
     try:
         from asd_explain.errors import AsdExplainError
