@@ -72,16 +72,24 @@ def aligned_mfcc(audio: Audio | None, start_s: float, n_frames: int) -> torch.Te
     steps = STEPS_PER_FRAME * n_frames
     if steps == 0:
         return torch.zeros(0, NUMCEP)
-    need = (steps - 1) * step + length
+    origin = 0 if audio is None else audio.index_of(start_s)
+    pieces = []
+    for first_step in range(0, steps, _BATCH):
+        n = min(_BATCH, steps - first_step)
+        emphasised = _emphasised(audio, origin + first_step * step, (n - 1) * step + length)
+        pieces.append(_features(emphasised, length, step, n, NUMCEP))
+    return torch.cat(pieces)
+
+
+def _emphasised(audio: Audio | None, first: int, n: int) -> torch.Tensor:
+    """(n,) float64 pre-emphasised samples from sample ``first`` on, in 16-bit units; zeros outside the sound."""
     if audio is None:
-        return _features(torch.zeros(need, dtype=torch.float64), length, step, steps, NUMCEP)
-    first = audio.index_of(start_s)
-    samples = torch.from_numpy(audio.take(first - 1, need + 1)).to(torch.float64) * _INT16
+        return torch.zeros(n, dtype=torch.float64)
+    samples = torch.from_numpy(audio.take(first - 1, n + 1)).to(torch.float64) * _INT16
     emphasised = samples[1:] - _PREEMPHASIS * samples[:-1]
     # Past the end the signal is padded after pre-emphasis, so nothing rings on there.
-    end = max(0, len(audio.waveform) - first)
-    emphasised[end:] = 0.0
-    return _features(emphasised, length, step, steps, NUMCEP)
+    emphasised[max(0, len(audio.waveform) - first) :] = 0.0
+    return emphasised
 
 
 def _half_up(value: float) -> int:

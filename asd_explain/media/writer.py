@@ -137,6 +137,7 @@ class VideoWriter:
 
         self._last_ticks: int | None = None
         self._last_s = 0.0
+        self._refused_sound = 0  # audio packets
         self._pending: av.VideoFrame | None = None
         self._container: av.container.OutputContainer | None = None
         self._audio: _Copied | _Encoded | None = None
@@ -252,9 +253,16 @@ class VideoWriter:
 
     def _mux_audio(self, until_s: float | None) -> None:
         """Write sound up to ``until_s`` (container clock), None: all of it."""
-        if self._audio is not None:
-            for packet in self._audio.packets(until_s):
+        if self._audio is None:
+            return
+        for packet in self._audio.packets(until_s):
+            try:
                 self._container.mux(packet)
+            except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+                # The packet's own fault, not the disk's: damaged sound must not end the run.
+                if not self._refused_sound:
+                    log.warning("%s: damaged sound is left out of the output (%s)", self._source.path, error.strerror)
+                self._refused_sound += 1
 
     def _guard(self, call: object, *args: object) -> None:
         """Call; a failure of the disk or the encoder becomes an :class:`OutputError` of one line."""

@@ -228,6 +228,22 @@ def test_transport_stream_that_starts_late_stays_in_step(clip, tmp_path):
     assert (after[1] - after[0]) == pytest.approx(before[1] - before[0], abs=0.02)
 
 
+def test_damaged_sound_does_not_end_the_run(clip, tmp_path, tone):
+    path = clip("a.ts", [i / 25 for i in range(100)], sound=tone(4.0))
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(0)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(audio=0) if packet.size]
+    for position in places[20:120:7]:
+        # Past the transport packet's and the PES header, into the AAC frames.
+        data[position + 20 : position + 180] = rng.bytes(160)
+    broken = tmp_path / "broken.ts"
+    broken.write_bytes(bytes(data))
+    out = rewrite(broken, tmp_path / "out.mp4")
+    assert len(times_of(out)) == 100
+    assert load_audio(out).end_s > 3
+
+
 def test_sound_and_picture_are_interleaved(clip, tmp_path, tone):
     path = clip("a.mp4", [i / 25 for i in range(200)], sound=tone(8.0))
     out = rewrite(path, tmp_path / "out.mp4")
