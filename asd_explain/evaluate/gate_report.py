@@ -1,0 +1,230 @@
+"""What a fitted gate does to its network, and whether its ranking of channels means anything.
+
+Everything is measured on whole tracks under all conditions of :mod:`asd_explain.evaluate.pooled`, all frames counting
+alike. A frame's class is what the ungated network says of it (P(speaking) above 0.5 or not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from asd_explain.evaluate.pooled import CONDITIONS, Conditions, PooledTrack
+from asd_explain.evaluate.sufficiency import gate_spread, keep, random_mask, rank_correlation, top_mask
+from asd_explain.explain.shares import KINDS, modality_shares
+from asd_explain.models.fusion_backbone import FusionBackbone
+from asd_explain.models.se import SqueezeExcite
+
+SHARE = 0.10
+CURVE = (0.03, 0.05, 0.10, 0.20, 0.30, 0.50)
+DRAWS = 10
+FILLS = ("zero", "mean")
+CLASSES = ("all", "speaking", "silent")
+
+Moved = dict[str, float]  # mean |change of P(speaking)| of each of CLASSES
+
+
+@dataclass
+class Sample:
+    """Fusion vectors of one split under every condition, with what the ungated network makes of them.
+
+    Attributes:
+        x: one (T, C) tensor a track and condition.
+        p: one (T,) tensor each, P(speaking) of the ungated network.
+        condition: the condition of each.
+        live: (C,) bool, channels that random draws may take.
+        mean: (C,) means of the data that the block was fitted to.
+        std: (C,) their standard deviations.
+    """
+
+    x: list[torch.Tensor]
+    p: list[torch.Tensor]
+    condition: list[str]
+    live: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    @property
+    def joined(self) -> torch.Tensor:
+        """(N,) P(speaking) of all frames."""
+        return torch.cat(self.p)
+
+
+@dataclass
+class GateReport:
+    """Figures of one block on one split.
+
+    Attributes:
+        drift: mean |change of P(speaking)| of the gated network, by class.
+        agreement: share of equal decisions, by class.
+        over_channels, over_time: spread of the gates, see :func:`~asd_explain.evaluate.sufficiency.gate_spread`.
+        within_track: mean over tracks and channels of the standard deviation over the frames of one track.
+        mean_gate: mean of all gates.
+        top: {(ranking, fill): by class} with the top tenth of each stream kept.
+        curve: {share kept: mean |change of P|} for the ranking by gate, the others zero.
+        shares: {kind of shares: {what: rank correlation}}.
+    """
+
+    drift: Moved
+    agreement: Moved
+    over_channels: float
+    over_time: float
+    within_track: float
+    mean_gate: float
+    top: dict[tuple[str, str], Moved] = field(default_factory=dict)
+    curve: dict[float, float] = field(default_factory=dict)
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@torch.inference_mode()
+def p_of(model: FusionBackbone, x: torch.Tensor) -> torch.Tensor:
+    """(B, T) P(speaking) of the network without a block on fusion vectors (B, T, C)."""
+    return model.classify(*x.split(list(model.streams.values()), -1)).softmax(-1)[..., 1]
+
+
+def by_class(moved: torch.Tensor, speaking: torch.Tensor) -> Moved:
+    """Mean of (N,) over all frames, over speaking and over silent ones (NaN where there are none)."""
+    return {
+        "all": float(moved.mean()),
+        "speaking": float(moved[speaking].mean()),
+        "silent": float(moved[~speaking].mean()),
+    }
+
+
+def take_sample(
+    model: FusionBackbone,
+    tracks: Sequence[PooledTrack],
+    conditions: Conditions,
+    live: torch.Tensor,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+) -> Sample:
+    """Every track under every condition that its clip allows."""
+    sample = Sample([], [], [], live, mean, std)
+    for track in tracks:
+        for name in CONDITIONS:
+            given = conditions.inputs(track, name)
+            if given is not None:
+                x = torch.cat(given, -1)
+                sample.x.append(x)
+                sample.p.append(p_of(model, x[None])[0])
+                sample.condition.append(name)
+    return sample
+
+
+def _rankings(x: torch.Tensor, z: torch.Tensor, gates: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    if gates is None:
+        return {"activation": x.abs(), "standardised": z.abs()}
+    return {"gate": gates, "gate x activation": gates * x.abs(), "gate x standardised": gates * z.abs()}
+
+
+def _filled(x: torch.Tensor, mask: torch.Tensor, mean: torch.Tensor) -> list[torch.Tensor]:
+    """``x`` outside the mask set to zero and to the mean, in the order of ``FILLS``."""
+    return [keep(x, mask, 0.0), keep(x, mask, mean)]
+
+
+def rank_without_gates(model: FusionBackbone, sample: Sample, seed: int = 0) -> dict[tuple[str, str], Moved]:
+    """The controls, which do not depend on a block: ten random draws, and rankings by activation.
+
+    The rows of "random" are means over the draws; "least" and "most" those of single draws.
+    """
+    widths = list(model.streams.values())
+    generator = torch.Generator().manual_seed(seed)
+    draws = [random_mask(sample.live, widths, SHARE, generator) for _ in range(DRAWS)]
+    names = ["random"] * DRAWS + ["activation", "standardised"]
+    parts = []
+    for x in sample.x:
+        ranked = _rankings(x, (x - sample.mean) / sample.std, None)
+        masks = draws + [top_mask(ranked[name], widths, SHARE) for name in names[DRAWS:]]
+        parts.append(p_of(model, torch.stack([v for mask in masks for v in _filled(x, mask, sample.mean)])))
+    p = sample.joined
+    moved = (torch.cat(parts, 1) - p).abs()
+    found: dict[tuple[str, str], Moved] = {}
+    for f, fill in enumerate(FILLS):
+        rows = moved[f :: len(FILLS)]
+        for name in dict.fromkeys(names):
+            own = rows[[i for i, n in enumerate(names) if n == name]]
+            found[name, fill] = by_class(own.mean(0), p > 0.5)
+            found[name, fill] |= {"least": float(own.mean(1).min()), "most": float(own.mean(1).max())}
+    return found
+
+
+@torch.inference_mode()
+def report(model: FusionBackbone, block: SqueezeExcite, sample: Sample) -> GateReport:
+    """All figures of a block, but those of modality shares."""
+    widths = list(model.streams.values())
+    p = sample.joined
+    gates = [block.excitation(x[None])[0] for x in sample.x]
+    names = list(_rankings(p, p, p))
+    parts = []
+    for x, g in zip(sample.x, gates, strict=True):
+        variants = [g * x]
+        for scores in _rankings(x, block.standardised(x), g).values():
+            variants += _filled(x, top_mask(scores, widths, SHARE), sample.mean)
+        variants += [keep(x, top_mask(g, widths, share)) for share in CURVE]
+        parts.append(p_of(model, torch.stack(variants)))
+    changed = torch.cat(parts, 1)
+    moved = (changed - p).abs()
+    joined = torch.cat(gates)
+    channels, time = gate_spread(joined)
+    rows = iter(moved[1 : 1 + len(names) * len(FILLS)])
+    return GateReport(
+        drift=by_class(moved[0], p > 0.5),
+        agreement=by_class(((changed[0] > 0.5) == (p > 0.5)).float(), p > 0.5),
+        over_channels=channels,
+        over_time=time,
+        within_track=float(torch.stack([g.std(0, correction=0).mean() for g in gates]).mean()),
+        mean_gate=float(joined.mean()),
+        top={(name, fill): by_class(next(rows), p > 0.5) for name in names for fill in FILLS},
+        curve={share: float(row.mean()) for share, row in zip(CURVE, moved[-len(CURVE) :], strict=True)},
+    )
+
+
+@torch.inference_mode()
+def shares_against_intervention(
+    model: FusionBackbone, tracks: Sequence[PooledTrack], conditions: Conditions
+) -> dict[str, dict[str, float]]:
+    """Do modality shares say what happens when a modality is taken away?
+
+    On each track that has sound, under its own: the audio is replaced by digital silence, or the face by a still. The
+    effect is |change of P(speaking)| of the network with its block. Spearman's rank correlation over all frames of all
+    tracks, higher is better: of the audio's share with the audio's effect, of the face's share with the face's, and of
+    the audio's share with the difference of the two effects; the same within speaking frames.
+
+    Args:
+        model: with its block attached.
+        tracks: of one split.
+        conditions: of the same split.
+
+    Returns:
+        {kind of shares: {"audio", "face", "difference", and each with " (speaking)": correlation}}.
+    """
+    audio_share: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
+    effects: dict[str, list[torch.Tensor]] = {"audio": [], "face": [], "p": []}
+    for track in tracks:
+        if not track.has_audio:
+            continue
+        silenced, _ = conditions.inputs(track, "silence")
+        outputs = [
+            model.fuse({"audio": audio[None], "face": face[None]})
+            for audio, face in ((track.audio, track.face), (silenced, track.face), (track.audio, track.still))
+        ]
+        p = [o.p_speaking[0] for o in outputs]
+        effects["audio"].append((p[1] - p[0]).abs())
+        effects["face"].append((p[2] - p[0]).abs())
+        effects["p"].append(p[0])
+        for kind in KINDS:
+            names, shares = modality_shares(outputs[0], kind)
+            audio_share[kind].append(shares[0, :, names.index("audio")])
+    audio, face, p = (torch.cat(effects[k]) for k in ("audio", "face", "p"))
+    found: dict[str, dict[str, float]] = {}
+    for kind in KINDS:
+        share = torch.cat(audio_share[kind])
+        found[kind] = {}
+        for suffix, where in (("", torch.ones_like(p, dtype=torch.bool)), (" (speaking)", p > 0.5)):
+            found[kind][f"audio{suffix}"] = rank_correlation(share[where], audio[where])
+            found[kind][f"face{suffix}"] = rank_correlation(1 - share[where], face[where])
+            found[kind][f"difference{suffix}"] = rank_correlation(share[where], (audio - face)[where])
+    return found

@@ -1,0 +1,371 @@
+"""The local clips of the shared folder as face tracks on the 25-fps grid: crops in both geometries and aligned MFCC.
+
+The corpus is footage of third parties; it is read from a folder that the caller names and cut once into a cache outside
+the repository. Splits are those of the folder's README: fit on ``fit``, choose on ``dev``, report on ``test``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.grid import TimeGrid
+from asd_explain.media.audio import load_audio
+from asd_explain.media.mfcc import aligned_mfcc
+from asd_explain.media.reader import VideoReader
+from asd_explain.tracks.crops import GEOMETRIES, crop
+from asd_explain.tracks.detect import DetectionSchedule, Detector, create_detector
+from asd_explain.tracks.link import FaceTracker
+from asd_explain.tracks.shots import ShotDetector
+from asd_explain.tracks.track import Track, TrackedFace
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("fit", "dev", "test")
+GROUPS = ("conversations", "single", "listening", "tracks")
+CACHE_VERSION = 1
+_POOL = 12
+#: Speakers and clips that are not ``fit``.
+_TEST = {
+    *("speaker_09", "speaker_13", "speaker_16"),
+    *("interview_two_panels", "four_panel_call", "dubbed_own_voice", "dubbed_foreign_voice", "selfie_31s"),
+    *("expressions_d3", "expressions_s20", "quiet_no_audio_1"),
+}
+_DEV = {
+    *("speaker_02", "speaker_12"),
+    *("standup_two_mixed", "standup_two_left_voice_only", "standup_two_right_voice_only"),
+    *("office_talk", "stage_lecture", "expressions_d14", "talk_no_audio"),
+}
+_LEFT_OUT = {"speaker_17"}  # mixes people who may be in other splits
+_VIDEO_SUFFIXES = {".mp4", ".avi", ".mpg", ".mov", ".mkv", ".webm"}
+
+
+@dataclass(frozen=True)
+class ClipEntry:
+    """One clip of the corpus.
+
+    Attributes:
+        path: the file.
+        name: unique name, for instance "single/talk_2" or "tracks/speaker_09/clip_3".
+        group: one of ``GROUPS``.
+        split: one of ``SPLITS``.
+        person: who talks: the speaker's folder for ``tracks``, else the clip's name. Voices of other persons are
+            found by it.
+    """
+
+    path: Path
+    name: str
+    group: str
+    split: str
+    person: str
+
+
+@dataclass(frozen=True)
+class FaceClip:
+    """One face through (a part of) one clip, on the grid.
+
+    Attributes:
+        entry: the clip it is from.
+        track_id: id within the clip.
+        start_s: time of grid frame 0, seconds, counted from the clip's first frame.
+        boxes: (T, 4) float32 px.
+        size: (width, height) of the clip, px.
+        faces: {geometry: (T, 112, 112) uint8}.
+        mfcc: (4T, 13) float32 of the clip's own sound.
+        has_audio: whether the clip has an audio track; else ``mfcc`` is that of silence.
+    """
+
+    entry: ClipEntry
+    track_id: int
+    start_s: float
+    boxes: np.ndarray
+    size: tuple[int, int]
+    faces: dict[str, np.ndarray]
+    mfcc: np.ndarray
+    has_audio: bool
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """(T,) seconds from the clip's first frame."""
+        return self.start_s + np.arange(len(self)) / 25.0
+
+
+def split_of(name: str) -> str:
+    """Split of a clip's stem or a speaker's folder: "fit", "dev" or "test"."""
+    return "test" if name in _TEST else "dev" if name in _DEV else "fit"
+
+
+def list_clips(shared: Path, *, groups: tuple[str, ...] = GROUPS, per_speaker: int = 10) -> list[ClipEntry]:
+    """The corpus's clips in a fixed order.
+
+    Args:
+        shared: the shared folder (that holds ``clips``).
+        groups: which of ``GROUPS``.
+        per_speaker: at most so many files of a speaker, spaced over the sorted names. Up to 12, smaller subsets lie
+            within larger ones, so that a cache serves all.
+
+    Raises:
+        OptionError: there are no clips below that folder, or a group is unknown.
+    """
+    clips = Path(shared) / "clips"
+    entries = []
+    for group in groups:
+        if group not in GROUPS:
+            raise OptionError(f"no group of clips called {group!r}; choose from {', '.join(GROUPS)}")
+        folder = clips / group
+        if group != "tracks":
+            for path in _videos(folder):
+                entries.append(ClipEntry(path, f"{group}/{path.stem}", group, split_of(path.stem), path.stem))
+            continue
+        for speaker in sorted(p for p in folder.glob("*") if p.is_dir()):
+            if speaker.name in _LEFT_OUT:
+                continue
+            files = _videos(speaker)
+            for path in _spaced(files, per_speaker):
+                name = f"tracks/{speaker.name}/{path.stem}"
+                entries.append(ClipEntry(path, name, group, split_of(speaker.name), speaker.name))
+    if not entries:
+        raise OptionError(f"no clips below {clips}; give the shared folder with --shared or ASD_EXPLAIN_SHARED")
+    return entries
+
+
+def _spaced(files: list[Path], n: int) -> list[Path]:
+    pool_size = min(max(n, _POOL), len(files))
+    pool = [files[i] for i in np.linspace(0, len(files) - 1, pool_size).round().astype(int)]
+    step = max(1, len(pool) // n)
+    return pool[step - 1 :: step][:n]
+
+
+def _videos(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*") if p.suffix.lower() in _VIDEO_SUFFIXES)
+
+
+def cut_faces(
+    entry: ClipEntry,
+    detector: Detector,
+    *,
+    interval_s: float = 0.2,
+    min_length_s: float = 1.0,
+    max_length_s: float = 30.0,
+    min_face_px: float = 24.0,
+) -> list[FaceClip]:
+    """Find, follow and cut the faces of one clip.
+
+    Args:
+        entry: the clip.
+        detector: a face detector, run every ``interval_s`` seconds.
+        interval_s: seconds between two detections.
+        min_length_s: shorter tracks are left out.
+        max_length_s: longer tracks are cut there.
+        min_face_px: tracks whose median box is smaller are left out.
+
+    Raises:
+        ClipError: the clip cannot be read.
+    """
+    crops: dict[int, list[tuple[int, float, TrackedFace, dict[str, np.ndarray]]]] = {}
+    held: deque = deque()
+
+    with VideoReader(entry.path, threads=1) as reader:
+        info = reader.info
+        size = detector.working_size(info.width, info.height)
+        shots, schedule = ShotDetector(), DetectionSchedule(interval_s)
+        shot_size = ShotDetector.working_size(info.width, info.height)
+        tracker = FaceTracker(info.width, info.height, min_length_s=min_length_s)
+
+        def take(done: list) -> None:
+            for tracked in done:
+                index, luma = held.popleft()
+                if index != tracked.index:
+                    raise AsdExplainError(f"{entry.path}: frame {tracked.index} came out of order")
+                for face in tracked.faces:
+                    cut = {g: crop(luma, face.box, g) for g in GEOMETRIES}
+                    crops.setdefault(face.track_id, []).append((index, tracked.time_s, face, cut))
+
+        for frame in reader:
+            cut = shots.push(frame.bgr(*shot_size), frame.time_s)
+            found = None
+            if schedule.due(frame.time_s, cut=cut):
+                found = detector.detect(frame.bgr(*size), info.width / size[0], info.height / size[1])
+            held.append((frame.index, frame.luma()))
+            take(tracker.push(frame.index, frame.time_s, found, cut))
+        take(tracker.flush())
+
+    audio = load_audio(entry.path)
+    clips = []
+    for track_id, rows in sorted(crops.items()):
+        track = Track.from_frames(track_id, [row[:3] for row in rows])
+        grid = TimeGrid(track.times_s)
+        source = grid.source_of_grid[: round(max_length_s * grid.fps)]
+        side = np.median(np.sqrt((track.boxes[:, 2:] - track.boxes[:, :2]).prod(1)))
+        if len(source) < min_length_s * grid.fps or side < min_face_px:
+            continue
+        clips.append(
+            FaceClip(
+                entry=entry,
+                track_id=track_id,
+                start_s=grid.start_s - info.start_s,
+                boxes=track.boxes[source],
+                size=(info.width, info.height),
+                faces={g: np.stack([rows[i][3][g] for i in source]) for g in GEOMETRIES},
+                mfcc=aligned_mfcc(audio, grid.start_s, len(source)).numpy(),
+                has_audio=audio is not None,
+            )
+        )
+    if audio is not None:
+        audio.close()
+    return clips
+
+
+class FaceClipCache:
+    """Face tracks of clips, cut once and kept as one npz a clip.
+
+    Args:
+        folder: where to keep them; made when needed. Never inside a repository: it holds other people's footage.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder) / f"faces_v{CACHE_VERSION}"
+        self._detector: Detector | None = None
+
+    def path(self, entry: ClipEntry) -> Path:
+        """The clip's file in the cache."""
+        return self.folder / f"{entry.name.replace('/', '.')}.npz"
+
+    def get(self, entry: ClipEntry) -> list[FaceClip]:
+        """The clip's faces, read from the cache or cut now.
+
+        Raises:
+            ClipError: the clip cannot be read.
+        """
+        path = self.path(entry)
+        if not path.is_file():
+            if self._detector is None:
+                self._detector = create_detector("auto")
+            self._write(path, cut_faces(entry, self._detector))
+        return list(self._read(path, entry))
+
+    @staticmethod
+    def _write(path: Path, clips: list[FaceClip]) -> None:
+        arrays: dict[str, np.ndarray] = {"track_ids": np.array([c.track_id for c in clips], np.int64)}
+        for c in clips:
+            key = f"{c.track_id}"
+            arrays |= {f"{key}.faces.{g}": v for g, v in c.faces.items()}
+            arrays |= {f"{key}.boxes": c.boxes, f"{key}.mfcc": c.mfcc, f"{key}.start_s": np.float64(c.start_s)}
+            arrays |= {f"{key}.size": np.array(c.size), f"{key}.has_audio": np.array(c.has_audio)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        try:
+            np.savez(partial, **arrays)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @staticmethod
+    def _read(path: Path, entry: ClipEntry) -> Iterator[FaceClip]:
+        with np.load(path) as stored:
+            for track_id in stored["track_ids"]:
+                key = f"{track_id}"
+                yield FaceClip(
+                    entry=entry,
+                    track_id=int(track_id),
+                    start_s=float(stored[f"{key}.start_s"]),
+                    boxes=stored[f"{key}.boxes"],
+                    size=tuple(int(v) for v in stored[f"{key}.size"]),
+                    faces={g: stored[f"{key}.faces.{g}"] for g in GEOMETRIES},
+                    mfcc=stored[f"{key}.mfcc"],
+                    has_audio=bool(stored[f"{key}.has_audio"]),
+                )
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What is known, by eye and to half a second, about one face of one clip.
+
+    Attributes:
+        region: x1 y1 x2 y2 in shares of the picture, inside which the centre of the face's box lies.
+        spans: (start_s, end_s, speaking) from the clip's first frame; ``speaking`` is True, False, or "voiced":
+            speaking where the clip's sound is voiced, unknown elsewhere.
+        min_size: least height of the face's box as a share of the picture's.
+    """
+
+    region: tuple[float, float, float, float]
+    spans: tuple[tuple[float, float, bool | str], ...]
+    min_size: float = 0.0
+
+
+_LEFT, _RIGHT, _ALL = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 1.0, 1.0)
+_LONG = 1e3
+#: The hints of the shared folder's README, by clip name.
+HINTS: dict[str, tuple[Hint, ...]] = {
+    "conversations/four_panel_call": (
+        Hint(
+            (0.5, 0.0, 1.0, 0.5),
+            ((0, 4.3, True), (4.3, 10, False), (10, 13, True), (13, _LONG, False)),
+            min_size=0.12,
+        ),
+        Hint((0.5, 0.5, 1.0, 1.0), ((0, 9.5, True), (9.5, _LONG, False)), min_size=0.12),
+        Hint((0.0, 0.0, 0.5, 0.5), ((0, 4.3, False), (4.3, 9.8, True), (9.8, _LONG, False)), min_size=0.12),
+        Hint((0.0, 0.5, 0.5, 1.0), ((0, 10.5, False), (10.5, 12.3, True), (12.3, _LONG, False)), min_size=0.12),
+    ),
+    "conversations/interview_two_panels": (
+        Hint(_LEFT, ((0, 10, True), (10.5, 15, False))),
+        Hint(_RIGHT, ((0, _LONG, "voiced"),)),
+    ),
+    "conversations/standup_two_left_voice_only": (
+        Hint(_LEFT, ((0, _LONG, "voiced"),)),
+        Hint(_RIGHT, ((0, _LONG, False),)),
+    ),
+    "conversations/standup_two_right_voice_only": (
+        Hint(_LEFT, ((0, _LONG, False),)),
+        Hint(_RIGHT, ((0, _LONG, "voiced"),)),
+    ),
+    "conversations/car_front_voice_only": (
+        Hint(_ALL, ((0.5, 3, True), (3, 5, False), (5, 6, True), (6, _LONG, False)), min_size=0.25),
+    ),
+    "single/dubbed_own_voice": (Hint(_ALL, ((0, _LONG, "voiced"),)),),
+    "single/dubbed_foreign_voice": (Hint(_ALL, ((0, _LONG, False),)),),
+}
+
+
+def hinted_labels(
+    clip: str, times_s: np.ndarray, boxes: np.ndarray, size: tuple[int, int], voiced: np.ndarray, border_s: float = 0.5
+) -> np.ndarray | None:
+    """Labels for one face from the hints, or None where there is no hint for it.
+
+    Args:
+        clip: name of the clip, a key of ``HINTS``.
+        times_s: (T,) seconds from the clip's first frame.
+        boxes: (T, 4) px.
+        size: (width, height) of the picture, px.
+        voiced: (T,) bool, frames in which the clip's sound is voiced.
+        border_s: frames that near to a change of state are left out; a clip's own ends are no change.
+
+    Returns:
+        (T,) float32: 1 speaking, 0 silent, NaN unknown.
+    """
+    box = np.median(boxes, 0)
+    cx, cy, height = (box[0] + box[2]) / 2 / size[0], (box[1] + box[3]) / 2 / size[1], (box[3] - box[1]) / size[1]
+    for hint in HINTS.get(clip, ()):
+        x1, y1, x2, y2 = hint.region
+        if not (x1 <= cx < x2 and y1 <= cy < y2 and height >= hint.min_size):
+            continue
+        labels = np.full(len(times_s), np.nan, np.float32)
+        for start_s, end_s, speaking in hint.spans:
+            low = start_s + border_s if start_s > 0 else start_s
+            inside = (times_s >= low) & (times_s <= end_s - border_s)
+            if speaking == "voiced":
+                labels[inside & voiced] = 1
+            else:
+                labels[inside] = float(speaking)
+        return labels
+    return None
