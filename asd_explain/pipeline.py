@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import platform
 import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -33,9 +35,9 @@ from asd_explain.media.audio import Audio, load_audio
 from asd_explain.media.reader import ClipInfo, Frame, Planes, VideoReader
 from asd_explain.media.writer import VideoWriter, check_output
 from asd_explain.options import Options, pick_device
-from asd_explain.render import FaceView, Renderer, Scene, TimelineTrack, save_still
+from asd_explain.render import FaceView, Renderer, Scene, TimelineTrack
 from asd_explain.results import RESULT_FILES, NewFiles, Result, TrackResult, check_new
-from asd_explain.scoring import GridFeeder, TrackScorer
+from asd_explain.scoring import GridFeeder, Scores, TrackScorer
 from asd_explain.stages import Ahead, Behind, Timings
 from asd_explain.tracks.boxes_csv import CsvTracker
 from asd_explain.tracks.crops import body_box, crop, crop_window
@@ -49,6 +51,7 @@ log = logging.getLogger(__name__)
 
 BODY_GEOMETRY = "box"
 FRAMES_AHEAD = 12
+CROPS_BEHIND = 400  # crops of 12 KB that may wait for the network
 
 
 def explain_video(path: Path | str, output: Path | str | None = None, **options: object) -> Result:
@@ -72,12 +75,15 @@ def explain_video(path: Path | str, output: Path | str | None = None, **options:
     if targets is not None:
         targets.check(chosen.overwrite)
     timings = Timings()
-    with timings("total"):
-        result, audio = analyse(clip, chosen, timings)
+    seed_everything(chosen.seed)
+    with timings("total"), bounded_threads(chosen.threads):
+        with timings("first pass"):
+            result, audio = analyse(clip, chosen, timings)
         try:
             if targets is not None:
                 with NewFiles(chosen.overwrite) as new:
-                    draw(result, targets, chosen, audio, timings, new)
+                    with timings("second pass"):
+                        draw(result, targets, chosen, audio, timings, new)
                     finish_manifest(result, timings)
                     written = result.write_all(new, targets.folder, targets.prefix)
                 result.files.update({"video": targets.video, **written})
@@ -161,15 +167,17 @@ def _look(reader: VideoReader, detector: Detector | None, timings: Timings) -> I
 class _Follower:
     """One track while it lasts: puts its crops on the grid and into the scorer, and keeps its small data."""
 
-    def __init__(self, track_id: int, scorer: TrackScorer) -> None:
+    def __init__(self, track_id: int, scorer: TrackScorer, score: Behind[Callable[[], None]]) -> None:
         self.track_id = track_id
-        self.scorer = scorer
-        self.feeder = GridFeeder(scorer.add)
+        self._scorer, self._score = scorer, score
+        self.feeder = GridFeeder(lambda crops: score(partial(scorer.add, crops)))
         self.seen: list[tuple[int, float, TrackedFace]] = []
 
-    def finish(self) -> tuple[Track, TrackScorer]:
+    def finish(self, done: list[tuple[Track, Scores]]) -> None:
+        """Hand in the rest; the result is appended to ``done`` when the network has come to it."""
         self.feeder.flush()
-        return Track.from_frames(self.track_id, self.seen), self.scorer
+        track = Track.from_frames(self.track_id, self.seen)
+        self._score(lambda: done.append((track, self._scorer.finish())))
 
 
 def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Audio | None]:
@@ -178,8 +186,6 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
     Returns:
         (result, the sound), which the second pass needs.
     """
-    seed_everything(options.seed)
-    set_threads(options.threads)
     with VideoReader(clip, start_s=options.start_s, end_s=options.end_s, threads=options.threads) as reader:
         info = reader.info
         explainer = create_explainer(options.explainer)
@@ -205,7 +211,7 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
 
         cut_crops = partial(_cut_crops, geometry=model.card.geometry, with_body="body" in model.streams)
         followers: dict[int, _Follower] = {}
-        done: list[tuple[Track, TrackScorer]] = []
+        done: list[tuple[Track, Scores]] = []
         waiting: dict[int, Frame] = {}
         frame_times: list[float] = []
 
@@ -213,11 +219,11 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
             frame = waiting.pop(final.index)
             present = {face.track_id for face in final.faces}
             for track_id in [t for t in followers if t not in present]:
-                done.append(followers.pop(track_id).finish())
+                followers.pop(track_id).finish(done)
             for face in final.faces:
                 if face.track_id not in followers:
                     scorer = TrackScorer(model, explainer, audio, final.time_s, timings)
-                    followers[face.track_id] = _Follower(face.track_id, scorer)
+                    followers[face.track_id] = _Follower(face.track_id, scorer, score)
                 if face.body is None:
                     face = dataclasses.replace(face, body=body_box(face.box, info.width, info.height))
                 follower = followers[face.track_id]
@@ -225,7 +231,12 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
                 follower.feeder.push(final.time_s, partial(cut_crops, frame, face, timings))
 
         bar = progress_bar("analysing", info, options)
-        with Ahead(_look(reader, detector, timings), FRAMES_AHEAD) as looked_at, bar:
+        # Three threads: pictures and faces ahead, the network behind, linking and cutting in between.
+        with (
+            Behind(lambda job: job(), CROPS_BEHIND) as score,
+            Ahead(_look(reader, detector, timings), FRAMES_AHEAD) as looked_at,
+            bar,
+        ):
             for looked in looked_at:
                 frame = looked.frame
                 waiting[frame.index] = frame
@@ -237,14 +248,13 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
                 bar.update()
             for tracks in tracker.flush():
                 take(tracks)
-        done.extend(follower.finish() for follower in followers.values())
+            for follower in followers.values():
+                follower.finish(done)
 
     entities = getattr(tracker, "entity_ids", {})
     results = [
-        TrackResult(
-            track, scorer.finish(), entities.get(track.track_id, f"{clip.stem}:{track.track_id}"), options.smooth_s
-        )
-        for track, scorer in sorted(done, key=lambda item: item[0].track_id)
+        TrackResult(track, scores, entities.get(track.track_id, f"{clip.stem}:{track.track_id}"), options.smooth_s)
+        for track, scores in sorted(done, key=lambda item: item[0].track_id)
     ]
     if not results:
         notes.append("no face found")
@@ -403,6 +413,8 @@ def draw(
             for frame, planes in frames:
                 faces = views.of(frame)
                 if frame.index in wanted:
+                    from asd_explain.render.stills import save_still  # matplotlib is slow to import
+
                     with timings("stills"):
                         figure = new.add(wanted[frame.index])
                         named = figure.with_name(f"{figure.name}.{options.still_format}")
@@ -491,11 +503,25 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def set_threads(threads: int) -> None:
-    """Bound the CPU threads of the libraries in use; 0 leaves their defaults."""
-    if threads > 0:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
+@contextmanager
+def bounded_threads(threads: int) -> Iterator[None]:
+    """Set the CPU threads of the libraries in use, for as long as this lasts.
+
+    One core is left to decoding and detection, which run beside the network: parallel regions wait for their slowest
+    thread, so that a network on all cores is slower and burns the other stages' time.
+
+    Args:
+        threads: 0 for all cores.
+    """
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    cores = threads or os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(cores - 1, before[0])))
+    cv2.setNumThreads(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 def progress_bar(stage: str, info: ClipInfo, options: Options, total: int | None = None) -> tqdm:

@@ -5,10 +5,10 @@ The typeface is DejaVu Sans, which matplotlib ships, so the picture looks the sa
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,9 +16,10 @@ from asd_explain.render.colours import Rgb
 
 
 def font_path(bold: bool = False) -> Path:
-    """Where matplotlib keeps DejaVu Sans."""
+    """Where matplotlib keeps DejaVu Sans; matplotlib itself, slow to import, is only looked up."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name
+    package = Path(find_spec("matplotlib").origin).parent
+    return package / "mpl-data" / "fonts" / "ttf" / name
 
 
 class Typeface:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from asd_explain.errors import OptionError
-from asd_explain.render import FaceView, Scene, TimelineTrack, save_still, still
-from asd_explain.render.stills import still_figure
+from asd_explain.render import FaceView, Scene, TimelineTrack
+from asd_explain.render.stills import save_still, still, still_figure
 
 
 def make_face(track_id: int, p: float = 0.94) -> FaceView:
