@@ -37,7 +37,7 @@ from asd_explain.evaluate.gate_report import (
     shares_against_intervention,
     take_sample,
 )
-from asd_explain.evaluate.pooled import Conditions, PooledCache, PooledTrack
+from asd_explain.evaluate.pooled import CONDITIONS, Conditions, PooledCache, PooledTrack
 from asd_explain.evaluate.sufficiency import live_channels
 from asd_explain.explain.gate_fitting import FitOptions, GateFitter
 from asd_explain.models.fusion_backbone import FusionBackbone
@@ -76,24 +76,56 @@ def batches(tracks: list[PooledTrack], conditions: Conditions, seed: int) -> Ite
         yield torch.stack(clips)
 
 
+class Corpus:
+    """Pooled tracks of the three splits for one network, with samples for measuring."""
+
+    def __init__(self, model: FusionBackbone, cache: PooledCache, shared: Path, per_speaker: int, quiet: bool) -> None:
+        entries = list_clips(shared, per_speaker=per_speaker)
+        bar = tqdm(entries, f"{model.card.name}: faces", leave=False, disable=True if quiet else None)
+        tracks = [t for t in cache.collect(bar) if len(t) >= 25]
+        self.model = model
+        self.tracks = {s: [t for t in tracks if t.split == s] for s in SPLITS}
+        if missing := [s for s in SPLITS if not self.tracks[s]]:
+            raise OptionError(f"no faces in the split {', '.join(missing)} of {shared}; all three are needed")
+        self.conditions = {s: Conditions(model, self.tracks[s]) for s in SPLITS}
+        joined = torch.cat(
+            [
+                torch.cat(given, -1)
+                for track in self.tracks["fit"]
+                for name in CONDITIONS
+                if (given := self.conditions["fit"].inputs(track, name)) is not None
+            ]
+        )
+        self.live, self.mean, self.std = live_channels(joined), joined.mean(0), joined.std(0)
+
+    def sample(self, split: str) -> Sample:
+        """All tracks of a split under all conditions."""
+        return take_sample(self.model, self.tracks[split], self.conditions[split], self.live, self.mean, self.std)
+
+    def shares(self, block: SqueezeExcite, split: str) -> dict[str, dict[str, float]]:
+        """Modality shares against intervention."""
+        self.model.attach_gates(block)
+        try:
+            return shares_against_intervention(self.model, self.tracks[split], self.conditions[split])
+        finally:
+            self.model.attach_gates(None)
+
+
 def as_stored(block: SqueezeExcite) -> dict[str, torch.Tensor]:
     """The block's state in half precision, as it goes into the file."""
     return {key: value.half().contiguous() for key, value in block.state_dict().items()}
 
 
-def fit(
-    model: FusionBackbone, tracks: list[PooledTrack], conditions: Conditions, data: Sample, options: FitOptions,
-    seed: int, quiet: bool,
-) -> SqueezeExcite:  # fmt: skip
-    """One fit; the block comes back as it will be after it has been stored."""
-    fitter = GateFitter(model, data.mean, data.std, options, seed)
+def fit(corpus: Corpus, options: FitOptions, seed: int, quiet: bool) -> SqueezeExcite:
+    """One fit on the split "fit"; the block comes back as it will be after it has been stored."""
+    fitter = GateFitter(corpus.model, corpus.mean, corpus.std, options, seed)
     with tqdm(total=options.steps, desc=f"seed {seed}", leave=False, disable=True if quiet else None) as bar:
 
         def progress(_: int, parts: dict[str, float]) -> None:
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in parts.items()}, refresh=False)
 
-        block = fitter.run(batches(tracks, conditions, seed), progress)
+        block = fitter.run(batches(corpus.tracks["fit"], corpus.conditions["fit"], seed), progress)
     block.load_state_dict({key: value.float() for key, value in as_stored(block).items()})
     return block
 
@@ -145,16 +177,15 @@ def tables(title: str, found: list[GateReport], controls: dict[tuple[str, str], 
         "| " + " | ".join(_span([f.curve[share] for f in found]) for share in CURVE) + " |",
     ]
     if found[0].shares:
-        first = next(iter(found[0].shares.values()))
+        kinds = list(found[0].shares)
         lines += [
-            f"\n**{title}: modality shares against intervention** (rank correlation over frames)\n",
-            "| share | " + " | ".join(first) + " |",
-            "|---|" + "---:|" * len(first),
+            f"\n**{title}: modality shares against intervention** (rank correlation over frames, higher is better)\n",
+            "| comparison, effect, frames | " + " | ".join(kinds) + " |",
+            "|---|" + "---:|" * len(kinds),
         ]
-        for kind in found[0].shares:
-            lines.append(
-                f"| {kind} | " + " | ".join(_span([f.shares[kind][k] for f in found], 2) for k in first) + " |"
-            )
+        for what in found[0].shares[kinds[0]]:
+            cells = (_span([f.shares[kind][what] for f in found], 2) for kind in kinds)
+            lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -228,47 +259,17 @@ def results_of(command: str, options: FitOptions, found: list[GateReport], contr
     flat["agreement_seeds"] = [f.agreement["all"] for f in found]
     flat["top10_gate_others_zero_seeds"] = spread
     for kind, values in mine.shares.items():
-        flat[f"shares_{kind.replace('-', '_')}_rank_correlation_audio"] = values["audio"]
-        flat[f"shares_{kind.replace('-', '_')}_rank_correlation_face"] = values["face"]
+        for effect in ("P", "margin"):
+            key = f"shares_{kind}_vs_difference_of_{effect}_speaking".replace("-", "_").lower()
+            flat[key] = values[f"difference, {effect}, speaking"]
     rounded: dict[str, object] = {}
     for key, value in flat.items():
         if isinstance(value, float):
-            value = round(value, 4)
+            value = round(value, 4)  # NaN, where there is nothing to measure, stays: TOML knows it
         elif isinstance(value, list):
             value = [round(v, 4) for v in value]
         rounded[key] = value
     return rounded
-
-
-class Corpus:
-    """Pooled tracks of the three splits for one network, with samples for measuring."""
-
-    def __init__(self, model: FusionBackbone, cache: PooledCache, shared: Path, per_speaker: int, quiet: bool) -> None:
-        entries = list_clips(shared, per_speaker=per_speaker)
-        bar = tqdm(entries, f"{model.card.name}: faces", leave=False, disable=True if quiet else None)
-        tracks = [t for t in cache.collect(bar) if len(t) >= 25]
-        self.model = model
-        self.tracks = {s: [t for t in tracks if t.split == s] for s in SPLITS}
-        if missing := [s for s in SPLITS if not self.tracks[s]]:
-            raise OptionError(f"no faces in the split {', '.join(missing)} of {shared}; all three are needed")
-        self.conditions = {s: Conditions(model, self.tracks[s]) for s in SPLITS}
-        none = torch.zeros(sum(model.streams.values()))
-        data = take_sample(model, self.tracks["fit"], self.conditions["fit"], none > 0, none, none + 1)
-        joined = torch.cat(data.x)
-        self.statistics = {"live": live_channels(joined), "mean": joined.mean(0), "std": joined.std(0)}
-        self.fit = replace(data, x=[], p=[], condition=[], **self.statistics)
-
-    def sample(self, split: str) -> Sample:
-        """All tracks of a split under all conditions."""
-        return take_sample(self.model, self.tracks[split], self.conditions[split], **self.statistics)
-
-    def shares(self, block: SqueezeExcite, split: str) -> dict[str, dict[str, float]]:
-        """Modality shares against intervention."""
-        self.model.attach_gates(block)
-        try:
-            return shares_against_intervention(self.model, self.tracks[split], self.conditions[split])
-        finally:
-            self.model.attach_gates(None)
 
 
 def choose_sparsity(found: dict[float, list[GateReport]]) -> float:
@@ -371,10 +372,7 @@ def run(args: argparse.Namespace, command: str) -> str:
     controls = rank_without_gates(model, dev)
     for sparsity in args.sparsity:
         options = replace(base, sparsity=sparsity)
-        blocks[sparsity] = [
-            fit(model, corpus.tracks["fit"], corpus.conditions["fit"], corpus.fit, options, seed, args.quiet)
-            for seed in range(args.seeds)
-        ]
+        blocks[sparsity] = [fit(corpus, options, seed, args.quiet) for seed in range(args.seeds)]
         on_dev[sparsity] = [report(model, block, dev) for block in blocks[sparsity]]
         parts.append(tables(f"dev, sparsity {sparsity}", on_dev[sparsity], controls))
         log.info("sparsity %s done", sparsity)

@@ -21,9 +21,9 @@ SHARE = 0.10
 CURVE = (0.03, 0.05, 0.10, 0.20, 0.30, 0.50)
 DRAWS = 10
 FILLS = ("zero", "mean")
-CLASSES = ("all", "speaking", "silent")
+EFFECTS = ("P", "margin")
 
-Moved = dict[str, float]  # mean |change of P(speaking)| of each of CLASSES
+Moved = dict[str, float]  # by class: "all", "speaking", "silent"
 
 
 @dataclass
@@ -189,9 +189,11 @@ def shares_against_intervention(
     """Do modality shares say what happens when a modality is taken away?
 
     On each track that has sound, under its own: the audio is replaced by digital silence, or the face by a still. The
-    effect is |change of P(speaking)| of the network with its block. Spearman's rank correlation over all frames of all
-    tracks, higher is better: of the audio's share with the audio's effect, of the face's share with the face's, and of
-    the audio's share with the difference of the two effects; the same within speaking frames.
+    effect is the absolute change, of P(speaking) or of the margin, of the network with its block. Spearman's rank
+    correlation over all frames of all tracks, higher is better: of the audio's share with the audio's effect, of the
+    face's share with the face's, and of the audio's share with the difference of the two effects. Where a network needs
+    both modalities, either's removal takes all of P, and only the difference, and only in frames that were called
+    speaking, tells shares that mean something from shares that follow P.
 
     Args:
         model: with its block attached.
@@ -199,32 +201,38 @@ def shares_against_intervention(
         conditions: of the same split.
 
     Returns:
-        {kind of shares: {"audio", "face", "difference", and each with " (speaking)": correlation}}.
+        {kind of shares: {"audio, P, all": correlation, ...}}: three comparisons, P or margin, all or speaking frames.
     """
     audio_share: dict[str, list[torch.Tensor]] = {kind: [] for kind in KINDS}
-    effects: dict[str, list[torch.Tensor]] = {"audio": [], "face": [], "p": []}
+    effects: dict[tuple[str, str], list[torch.Tensor]] = {(w, e): [] for w in ("audio", "face") for e in EFFECTS}
+    speaking: list[torch.Tensor] = []
     for track in tracks:
         if not track.has_audio:
             continue
         silenced, _ = conditions.inputs(track, "silence")
-        outputs = [
+        own, *without = (
             model.fuse({"audio": audio[None], "face": face[None]})
             for audio, face in ((track.audio, track.face), (silenced, track.face), (track.audio, track.still))
-        ]
-        p = [o.p_speaking[0] for o in outputs]
-        effects["audio"].append((p[1] - p[0]).abs())
-        effects["face"].append((p[2] - p[0]).abs())
-        effects["p"].append(p[0])
+        )
+        for what, changed in zip(("audio", "face"), without, strict=True):
+            effects[what, "P"].append((changed.p_speaking - own.p_speaking)[0].abs())
+            effects[what, "margin"].append((changed.margin - own.margin)[0].abs())
+        speaking.append(own.p_speaking[0] > 0.5)
         for kind in KINDS:
-            names, shares = modality_shares(outputs[0], kind)
+            names, shares = modality_shares(own, kind)
             audio_share[kind].append(shares[0, :, names.index("audio")])
-    audio, face, p = (torch.cat(effects[k]) for k in ("audio", "face", "p"))
+    effect = {key: torch.cat(values) for key, values in effects.items()}
+    spoken = torch.cat(speaking)
     found: dict[str, dict[str, float]] = {}
     for kind in KINDS:
         share = torch.cat(audio_share[kind])
         found[kind] = {}
-        for suffix, where in (("", torch.ones_like(p, dtype=torch.bool)), (" (speaking)", p > 0.5)):
-            found[kind][f"audio{suffix}"] = rank_correlation(share[where], audio[where])
-            found[kind][f"face{suffix}"] = rank_correlation(1 - share[where], face[where])
-            found[kind][f"difference{suffix}"] = rank_correlation(share[where], (audio - face)[where])
+        for frames, where in (("all", torch.ones_like(spoken)), ("speaking", spoken)):
+            for name in EFFECTS:
+                audio, face = effect["audio", name][where], effect["face", name][where]
+                found[kind] |= {
+                    f"audio, {name}, {frames}": rank_correlation(share[where], audio),
+                    f"face, {name}, {frames}": rank_correlation(1 - share[where], face),
+                    f"difference, {name}, {frames}": rank_correlation(share[where], audio - face),
+                }
     return found

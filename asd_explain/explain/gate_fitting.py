@@ -95,7 +95,7 @@ def straight_through_top(pre: torch.Tensor, counts: torch.Tensor, temperature: f
     after = ordered.gather(-1, index.clamp_max(pre.shape[-1] - 1))
     soft = torch.sigmoid((pre - (last + after) / 2) / temperature)
     hard = (pre.detach() >= last).to(pre.dtype)
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())
 
 
 def _kl(margin: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
