@@ -192,6 +192,11 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
         with timings("load"):
             device = pick_device(options.device)
             model = load(options.card_name, weights=options.weights, device=device)
+        if not set(options.streams) & set(model.streams):
+            raise OptionError(
+                f"--streams {','.join(options.streams)}: {options.card_name} does not see it; "
+                f"it sees {', '.join(s for s in model.streams if s != 'audio')}"
+            )
         notes: list[str] = []
         if options.boxes is None:
             detector = create_detector(options.detector)
@@ -295,13 +300,21 @@ class Views:
         geometry: crop geometry of the face stream.
         cells: (stride, offset) in crop pixels of the maps' cells.
         with_crops: whether the panel needs the crops.
+        with_bodies: whether body boxes are drawn even where no heat belongs to them.
     """
 
     def __init__(
-        self, result: Result, streams: tuple[str, ...], geometry: str, cells: tuple[float, float], with_crops: bool
+        self,
+        result: Result,
+        streams: tuple[str, ...],
+        geometry: str,
+        cells: tuple[float, float],
+        *,
+        with_crops: bool,
+        with_bodies: bool,
     ) -> None:
         self._result, self._streams, self._geometry = result, streams, geometry
-        self._cells, self._with_crops = cells, with_crops
+        self._cells, self._with_crops, self._with_bodies = cells, with_crops, with_bodies
         self._rows: dict[int, list[tuple[TrackResult, int]]] = {}
         for item in result.tracks:
             for row, frame in enumerate(item.track.frames):
@@ -315,7 +328,7 @@ class Views:
     def _view(self, frame: Frame, item: TrackResult, row: int) -> FaceView:
         track, on_grid = item.track, self._grids[item.track.track_id][row]
         box = track.boxes[row]
-        body = None
+        body = track.bodies[row] if self._with_bodies and track.bodies is not None else None
         windows, crops, heat = {}, {}, {}
         for stream, values in item.smoothed_heat.items():
             if stream not in self._streams:
@@ -379,7 +392,14 @@ def draw(
     width, height = renderer.output_size
     cells = result.manifest["heat"]["cell_stride_px"], result.manifest["heat"]["cell_offset_px"]
     geometry = result.manifest["weights"]["geometry"]
-    views = Views(result, options.streams, geometry, cells, options.layout == "panel")
+    views = Views(
+        result,
+        options.streams,
+        geometry,
+        cells,
+        with_crops=options.layout == "panel",
+        with_bodies=options.body_boxes is not None,
+    )
     first_s = float(times[0]) - (options.start_s or 0.0)
     wanted = {int(np.abs(times - (first_s + moment)).argmin()): path for moment, path in targets.stills.items()}
 

@@ -223,12 +223,19 @@ class Result:
         """Write raw heat, gates, shares and times of every track on its grid as compressed NumPy arrays.
 
         Names: ``<track>.heat.<stream>`` (T, h, w), ``<track>.gates.<stream>`` (T, C), ``<track>.shares`` (T, streams),
-        ``<track>.streams``, ``<track>.logits`` (T, 2), ``<track>.times_s`` (T,), ``<track>.scale.<stream>``.
+        ``<track>.streams``, ``<track>.logits`` (T, 2), ``<track>.times_s`` (T,), ``<track>.scale.<stream>`` (what was
+        drawn as the hottest colour); and per source frame ``<track>.frames``, ``<track>.frame_times_s`` (N,),
+        ``<track>.boxes`` and ``<track>.bodies`` (N, 4) in pixels.
         """
         arrays: dict[str, np.ndarray] = {"tracks": np.array([t.track.track_id for t in self.tracks], np.int64)}
         for item in self.tracks:
             name = str(item.track.track_id)
             arrays[f"{name}.times_s"] = item.grid.grid_s
+            arrays[f"{name}.frames"] = item.track.frames
+            arrays[f"{name}.frame_times_s"] = item.track.times_s
+            arrays[f"{name}.boxes"] = item.track.boxes
+            if item.track.bodies is not None:
+                arrays[f"{name}.bodies"] = item.track.bodies
             arrays[f"{name}.logits"] = item.scores.logits
             arrays[f"{name}.shares"] = item.scores.shares
             arrays[f"{name}.streams"] = np.array(item.scores.streams)

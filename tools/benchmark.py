@@ -72,7 +72,8 @@ def lengthened(clip: Path, minutes: float, folder: Path) -> Path:
                     out.mux(packet)
             if end_s <= 0:
                 raise ClipError(f"{clip}: holds nothing to repeat")
-            offset_s += end_s
+            # A little air, so that the next round's first packets (decoding order, encoder delay) come after the last.
+            offset_s += end_s + 0.2
     return target
 
 
