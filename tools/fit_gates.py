@@ -208,8 +208,7 @@ def card_text(name: str, model: FusionBackbone, path: Path, options: FitOptions,
         'near-silence, shifted sound, and as a frozen picture"',
         "limits = [",
         '  "ranks channels for this network only; a gate says nothing about which class it speaks for",',
-        '  "the top channels suffice when the others become zero, as in fitting; when the others become their mean, '
-        'no small set of channels does",',
+        '  "the top channels suffice because they were fitted to: the ranking is this block\'s, not the only one",',
         '  "a ranking trained to be sufficient may pick channels that produce the answer rather than those that '
         'usually carry it",',
         "]",

@@ -15,12 +15,14 @@ as in Rezende and Viola, arXiv 1810.00597). So the weight need not be guessed fo
 equally near.
 
 ``keep_k`` keeps, in every frame, the k channels of each stream with the widest gates, unweighted; the others become
-zero (or, in a share of the clips, their mean). k is drawn anew for each clip, log-uniformly (a nested dropout, Rippel
+zero or, in half of the clips, their mean. k is drawn anew for each clip, log-uniformly (a nested dropout, Rippel
 et al., arXiv 1402.0915, in the order of the gates). The choice is hard; its gradient is that of a logistic function
 around the k-th gate (straight-through, Bengio et al., arXiv 1308.3432), and the order is jittered in training, so that
 close ranks are tried both ways. Fidelity of a selection as an expected KL divergence is the objective of "Learning to
 Explain" (Chen et al., arXiv 1802.07814); preserving the output under as small a mask as possible that of "meaningful
 perturbations" (Fong and Vedaldi, arXiv 1704.03296).
+
+Frames called speaking and frames called silent count alike in that expectation.
 
 The saturation term holds pre-activations within +-5. Without it gates run to exactly 1 in floating point, where they
 tie, and the order among the widest, the only ones that count, is lost. That, more than the data or the sparsity, made
@@ -64,13 +66,13 @@ class FitOptions:
     """
 
     reduction: int = 16
-    steps: int = 800
+    steps: int = 600
     learning_rate: float = 1e-2
     target_drift: float = 0.003
     keep_weight: float = 1.0
     margin_weight: float = 0.05
     sparsity: float = 0.3
-    mean_fill: float = 0.0
+    mean_fill: float = 0.5
     jitter: float = 0.5
     input_noise: float = 0.3
     temperature: float = 2.0
@@ -102,6 +104,14 @@ def _kl(margin: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
     """KL divergence of two Bernoulli variables given by their log odds, elementwise."""
     p = torch.sigmoid(margin)
     return F.softplus(changed) - p * changed - (F.softplus(margin) - p * margin)
+
+
+def _by_class(loss: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
+    """Mean of the means over frames called speaking and over frames called silent, so that both classes count alike."""
+    speaking = margin > 0
+    if not speaking.any() or speaking.all():
+        return loss.mean()
+    return (loss[speaking].mean() + loss[~speaking].mean()) / 2
 
 
 class GateFitter:
@@ -169,7 +179,7 @@ class GateFitter:
         drift = (torch.sigmoid(margins[1]) - torch.sigmoid(margin)).abs().mean()
         kl = _kl(margin, margins[1]).mean()
         off = F.huber_loss((margins[1] - margin) / margin.std().clamp_min(1.0), torch.zeros_like(margin))
-        kept = _kl(margin, margins[2]).mean() if o.keep_weight else torch.zeros(())
+        kept = _by_class(_kl(margin, margins[2]), margin) if o.keep_weight else torch.zeros(())
         weight = float(self.log_lambda.exp())
         faithful = kl + drift + o.margin_weight * off
         saturation = F.relu(pre.abs() - PRE_LIMIT).square().mean()
