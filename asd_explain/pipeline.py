@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ import torch
 from tqdm import tqdm
 
 from asd_explain import __version__
-from asd_explain.errors import OptionError
+from asd_explain.errors import ClipError, OptionError, OutputError
 from asd_explain.explain.base import Explainer, create_explainer
 from asd_explain.explain.geometry import upsample
 from asd_explain.loudness import loudness
@@ -45,6 +44,7 @@ from asd_explain.tracks.detect import Detections, DetectionSchedule, Detector, c
 from asd_explain.tracks.link import FaceTracker
 from asd_explain.tracks.shots import ShotDetector
 from asd_explain.tracks.track import FrameTracks, Track, TrackedFace
+from asd_explain.weights.cards import card
 from asd_explain.weights.store import gates_for, load
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,9 @@ def explain_video(path: Path | str, output: Path | str | None = None, **options:
     clip = Path(path)
     targets = None if output is None else Targets.of(Path(output), chosen)
     if targets is not None:
-        targets.check(chosen.overwrite)
+        targets.check(clip, chosen.overwrite)
+    elif chosen.stills:
+        raise OptionError("stills are drawn beside a video; give an output")
     timings = Timings()
     seed_everything(chosen.seed)
     with timings("total"), bounded_threads(chosen.threads):
@@ -126,8 +128,10 @@ class Targets:
         """What stands before the result files' names."""
         return f"{self.video.stem}."
 
-    def check(self, overwrite: bool) -> None:
+    def check(self, clip: Path, overwrite: bool) -> None:
         """Refuse before any work what could not be written afterwards."""
+        if self.video.exists() and clip.exists() and self.video.samefile(clip):
+            raise OutputError(f"{self.video}: is the clip itself; choose another output name")
         check_output(self.video, overwrite)
         for path in (*(self.folder / f"{self.prefix}{name}" for name in RESULT_FILES), *self.stills.values()):
             check_new(path, overwrite)
@@ -152,13 +156,10 @@ def _look(reader: VideoReader, detector: Detector | None, timings: Timings) -> I
     shot_size = shots.working_size(info.width, info.height)
     size = (0, 0) if detector is None else detector.working_size(info.width, info.height)
     for frame in timings.over(reader, "decode"):
-        if detector is None:
-            yield _Looked(frame, None, False)
-            continue
         with timings("shots"):
             cut = shots.push(frame.bgr(*shot_size), frame.time_s)
         detections = None
-        if schedule.due(frame.time_s, cut=cut):
+        if detector is not None and schedule.due(frame.time_s, cut=cut):
             with timings("detect"):
                 detections = detector.detect(frame.bgr(*size), info.width / size[0], info.height / size[1])
         yield _Looked(frame, detections, cut)
@@ -188,6 +189,7 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
     """
     with VideoReader(clip, start_s=options.start_s, end_s=options.end_s, threads=options.threads) as reader:
         info = reader.info
+        refuse_truncated(info, options)
         explainer = create_explainer(options.explainer)
         with timings("load"):
             device = pick_device(options.device)
@@ -200,6 +202,8 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
         notes: list[str] = []
         if options.boxes is None:
             detector = create_detector(options.detector)
+            if detector.name == "haar" and options.detector == "auto":
+                notes.append("fallback face detector: faces may be missed")
             tracker: FaceTracker | CsvTracker = FaceTracker(info.width, info.height)
         else:
             detector, tracker = None, CsvTracker(options.boxes, options.body_boxes, info)
@@ -372,6 +376,7 @@ def draw(
 ) -> None:
     """Second pass: decode again, draw, and write the MP4 and the stills."""
     info, times = result.clip, result.frame_times_s
+    wanted = still_frames(result, targets)
     with timings("loudness"):
         sound = None if audio is None else loudness(audio, times[0], times[-1] + float(1 / info.fps))
     scene = Scene(
@@ -400,8 +405,6 @@ def draw(
         with_crops=options.layout == "panel",
         with_bodies=options.body_boxes is not None,
     )
-    first_s = float(times[0]) - (options.start_s or 0.0)
-    wanted = {int(np.abs(times - (first_s + moment)).argmin()): path for moment, path in targets.stills.items()}
 
     def prepared(reader: VideoReader) -> Iterator[tuple[Frame, Planes]]:
         for frame in timings.over(reader, "decode"):
@@ -412,17 +415,18 @@ def draw(
     with (
         VideoReader(info.path, start_s=options.start_s, end_s=options.end_s, threads=options.threads) as reader,
         VideoWriter(
-            targets.video,
+            new.add(targets.video),
             width=width,
             height=height,
             source=info,
             audio_path=info.path if info.has_audio else None,
             start_s=options.start_s,
             end_s=options.end_s,
-            overwrite=options.overwrite,
+            overwrite=True,  # the hidden file that `new` has made
             threads=options.threads,
         ) as writer,
     ):
+        result.manifest["output_clock_offset_s"] = writer.origin_s
 
         def encode(item: tuple[Planes, float]) -> None:
             with timings("encode"):
@@ -431,15 +435,13 @@ def draw(
         bar = progress_bar("drawing", info, options, total=len(times))
         with Ahead(prepared(reader), 4) as frames, Behind(encode, 4) as send, bar:
             for frame, planes in frames:
-                faces = views.of(frame)
-                if frame.index in wanted:
+                with timings("views"):
+                    faces = views.of(frame)
+                for path in wanted.get(frame.index, []):
                     from asd_explain.render.stills import save_still  # matplotlib is slow to import
 
                     with timings("stills"):
-                        figure = new.add(wanted[frame.index])
-                        named = figure.with_name(f"{figure.name}.{options.still_format}")
-                        save_still(named, frame.rgb(), frame.time_s, faces, scene, result.video_id)
-                        named.replace(figure)
+                        save_still(new.add(path), frame.rgb(), frame.time_s, faces, scene, result.video_id)
                 with timings("draw"):
                     planes = renderer.draw(planes, frame.time_s, faces)
                 send((planes, frame.time_s))
@@ -455,6 +457,7 @@ def manifest(
 ) -> dict:
     """Everything that is needed to say how a result came about, and to make it again."""
     info = result.clip
+    gates = None if model.fusion_gate is None else gates_for(model.card.name)
     kept = {
         stream: {"mean": float(np.mean(counts)), "least": int(min(counts)), "most": int(max(counts))}
         for stream, counts in getattr(explainer, "channels_kept", {}).items()
@@ -478,7 +481,7 @@ def manifest(
             "sha256": model.weights_sha256,
             "licence": model.card.licence,
             "geometry": model.card.geometry,
-            "gates": None if model.fusion_gate is None else gates_for(model.card.name),
+            "gates": None if gates is None else {"name": gates, "sha256": card(gates).sha256},
         },
         "detector": "boxes csv" if detector is None else detector.name,
         "options": {f.name: getattr(options, f.name) for f in dataclasses.fields(options)},
@@ -511,15 +514,55 @@ def _version(package: str) -> str | None:
 def finish_manifest(result: Result, timings: Timings) -> None:
     """Put stage timings and peak memory into the manifest."""
     result.manifest["timings_s"] = {stage: round(seconds, 3) for stage, seconds in sorted(timings.seconds.items())}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result.manifest["peak_rss_mb"] = round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    result.manifest["peak_rss_mb"] = peak_rss_mb()
     result.manifest["written"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
+def peak_rss_mb() -> float | None:
+    """Most memory this process has held so far, in MB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def refuse_truncated(info: ClipInfo, options: Options) -> None:
+    """Refuse a clip that breaks off before the end of what is to be explained.
+
+    Raises:
+        ClipError: saying where, and how to explain what is there.
+    """
+    if info.truncated_at_s is None or (options.end_s is not None and options.end_s <= info.truncated_at_s):
+        return
+    raise ClipError(
+        f"{info.path}: breaks off at {info.truncated_at_s:.2f} s of {info.duration_s:.2f} s (copied incompletely?); "
+        f"get the whole file, or explain what is there with --end {info.truncated_at_s:.2f}"
+    )
+
+
+def still_frames(result: Result, targets: Targets) -> dict[int, list[Path]]:
+    """Source frame index to the stills made of it: for each wanted moment, the frame that is shown then.
+
+    Raises:
+        OptionError: for a moment outside what is explained.
+    """
+    times, found = result.frame_times_s, {}
+    frame_s = float(1 / result.clip.fps)
+    for moment, path in targets.stills.items():
+        time_s = result.clip.start_s + moment
+        if not times[0] - frame_s <= time_s <= times[-1] + frame_s:
+            first, last = (t - result.clip.start_s for t in (times[0], times[-1]))
+            raise OptionError(f"--stills {moment:g}: not between {first:.2f} and {last:.2f} s, which are explained")
+        index = int(np.searchsorted(times, time_s + 1e-6, side="right")) - 1
+        found.setdefault(max(index, 0), []).append(path)
+    return found
+
+
 def seed_everything(seed: int) -> None:
-    """Seed every generator in use."""
+    """Seed Python's and PyTorch's generators; nothing here draws from NumPy's global one."""
     random.seed(seed)
-    np.random.default_rng(seed)
     torch.manual_seed(seed)
 
 

@@ -101,7 +101,12 @@ class TrackResult:
 
 
 def hysteresis_segments(
-    p: np.ndarray, times_s: np.ndarray, threshold: float, low: float, frame_s: float, min_s: float = MIN_SEGMENT_S
+    p: np.ndarray,
+    times_s: np.ndarray,
+    threshold: float,
+    low: float,
+    ends_s: np.ndarray,
+    min_s: float = MIN_SEGMENT_S,
 ) -> list[tuple[int, int]]:
     """Stretches of speech: begun where P reaches ``threshold``, ended where it falls below ``low``.
 
@@ -110,7 +115,7 @@ def hysteresis_segments(
         times_s: (N,) times in seconds.
         threshold: P that begins a segment.
         low: P below which it ends, <= threshold.
-        frame_s: how long a frame is shown.
+        ends_s: (N,) times at which the frames cease to be shown, in seconds.
         min_s: shorter segments are dropped.
 
     Returns:
@@ -125,7 +130,7 @@ def hysteresis_segments(
             first = None
     if first is not None:
         segments.append((first, len(p) - 1))
-    return [(a, b) for a, b in segments if times_s[b] - times_s[a] + frame_s >= min_s - 1e-6]
+    return [(a, b) for a, b in segments if ends_s[b] - times_s[a] >= min_s - 1e-6]
 
 
 @dataclass
@@ -137,7 +142,7 @@ class Result:
         tracks: one entry a track, by id.
         threshold: P(speaking) from which a face is called speaking.
         frame_times_s: (F,) times of all source frames in seconds, container clock.
-        notes: what a reader must know: no audio track, no face found, a fallback detector.
+        notes: what a reader must know: no audio track, no face found, a fallback detector, few frames a second.
         has_audio: whether the network heard the clip's sound; False means silence was fed.
         manifest: versions, options, weights, timings; completed when it is saved.
         files: what was written, by kind.
@@ -159,18 +164,20 @@ class Result:
 
     def segments(self) -> dict[str, Any]:
         """Who speaks when, with the rule that made the segments; times in seconds on the container's clock."""
-        low = max(0.0, self.threshold - HYSTERESIS)
-        frame_s = float(1 / self.clip.fps)
+        low = max(self.threshold / 2, self.threshold - HYSTERESIS)
+        # A frame is shown until the next one; the last one for an average frame's time.
+        shown_until = np.append(self.frame_times_s[1:], self.frame_times_s[-1] + float(1 / self.clip.fps))
         found = []
         for item in self.tracks:
             times = item.track.times_s
-            for a, b in hysteresis_segments(item.p_speaking, times, self.threshold, low, frame_s):
+            ends = shown_until[item.track.frames]
+            for a, b in hysteresis_segments(item.p_speaking, times, self.threshold, low, ends):
                 found.append(
                     {
                         "track": item.track.track_id,
                         "entity_id": item.entity_id,
                         "start_s": round(float(times[a]), 4),
-                        "end_s": round(float(times[b]) + frame_s, 4),
+                        "end_s": round(float(ends[b]), 4),
                         "mean_probability": round(float(item.p_speaking[a : b + 1].mean()), 4),
                     }
                 )
@@ -180,7 +187,8 @@ class Result:
             "begins_at_p": self.threshold,
             "ends_below_p": round(low, 4),
             "shortest_s": MIN_SEGMENT_S,
-            "clock": "seconds, presentation time in the container; end_s is when the last frame ceases to be shown",
+            "clock": "seconds, presentation time in the source's container; end_s is when the last frame ceases to show",
+            "output_clock_offset_s": self.manifest.get("output_clock_offset_s", 0.0),
             "audio": "the clip's own" if self.has_audio else "none: silence was fed to the network",
             "segments": found,
         }
@@ -274,11 +282,14 @@ class Result:
     def write_all(self, new: NewFiles, folder: Path, prefix: str) -> dict[str, Path]:
         """Write the four result files through ``new``; they get their names when it is left."""
         paths = {name: folder / f"{prefix}{name}" for name in RESULT_FILES}
-        self.write_scores(new.add(paths["scores.csv"]))
-        self.write_heat(new.add(paths["heat.npz"]))
-        for name, content in (("segments.json", self.segments()), ("manifest.json", self.manifest)):
-            text = json.dumps(_plain(content), indent=1, ensure_ascii=False)
-            new.add(paths[name]).write_text(text + "\n", encoding="utf-8")
+        try:
+            self.write_scores(new.add(paths["scores.csv"]))
+            self.write_heat(new.add(paths["heat.npz"]))
+            for name, content in (("segments.json", self.segments()), ("manifest.json", self.manifest)):
+                text = json.dumps(_plain(content), indent=1, ensure_ascii=False)
+                new.add(paths[name]).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{folder}: results cannot be written ({error.strerror}); is the disk full?") from error
         return paths
 
 
@@ -303,13 +314,13 @@ class NewFiles:
         self._pending: list[tuple[Path, Path]] = []
 
     def add(self, final: Path) -> Path:
-        """A hidden path beside ``final`` to write to.
+        """A hidden path beside ``final``, of the same suffix, to write to.
 
         Raises:
             OutputError: when ``final`` exists and may not be replaced, or its folder cannot be written.
         """
         check_new(final, self._overwrite)
-        hidden = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
+        hidden = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.part{final.suffix}")
         try:
             hidden.touch()
         except OSError as error:
@@ -325,8 +336,12 @@ class NewFiles:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
+                for _, final in self._pending:
+                    check_new(final, self._overwrite)
                 for hidden, final in self._pending:
                     hidden.replace(final)
+        except OSError as failure:
+            raise OutputError(f"{final}: cannot be written ({failure.strerror}); is the disk full?") from failure
         finally:
             for hidden, _ in self._pending:
                 hidden.unlink(missing_ok=True)

@@ -20,7 +20,6 @@ from asd_explain.explain.shares import modality_shares
 from asd_explain.grid import GRID_FPS, grid_length
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
-from asd_explain.models.output import Output
 from asd_explain.stages import Timings
 
 PIECE_FRAMES = 75  # 3 s encoded at a time
@@ -68,7 +67,7 @@ def classify(
     window: int = WINDOW_FRAMES,
     hop: int = HOP_FRAMES,
     phase: int = 0,
-) -> Output:
+) -> torch.Tensor:
     """Run the fusion point and the classifier over a whole track, in overlapping windows that fade into each other.
 
     A track no longer than one window is classified as it is. Otherwise a frame's logits are the mean over all windows
@@ -82,11 +81,11 @@ def classify(
         phase: shift of the windows' grid; the result should not depend on it.
 
     Returns:
-        The output for all T frames, without maps.
+        (1, T, 2) logits.
     """
     length = next(iter(pooled.values())).shape[1]
     if length <= window:
-        return model.fuse(pooled)
+        return model.fuse(pooled).logits
     device = next(iter(pooled.values())).device
     fade = torch.hann_window(window + 2, periodic=False, device=device)[1:-1]
     total = torch.zeros(length, 2, device=device)
@@ -106,17 +105,7 @@ def classify(
                 counts[window // 2 :] = 1.0
             total[start : start + window] += piece * counts[:, None]
             weight[start : start + window] += counts[:, None]
-    # Gates and shares are frame by frame, they need no windows; the pieces only bound memory.
-    parts = [
-        model.fuse({stream: values[:, i : i + window] for stream, values in pooled.items()})
-        for i in range(0, length, window)
-    ]
-    return Output(
-        logits=(total / weight)[None],
-        gates={s: torch.cat([p.gates[s] for p in parts], 1) for s in parts[0].gates},
-        standardised={s: torch.cat([p.standardised[s] for p in parts], 1) for s in parts[0].standardised},
-        pooled=pooled,
-    )
+    return (total / weight)[None]
 
 
 class TrackScorer:
@@ -148,6 +137,8 @@ class TrackScorer:
         self._encoded = 0  # grid frames encoded
         self._pooled: dict[str, list[torch.Tensor]] = {}
         self._heat: dict[str, list[np.ndarray]] = {}
+        self._gates: dict[str, list[np.ndarray]] = {}
+        self._shares: list[np.ndarray] = []
 
     def add(self, crops: dict[str, np.ndarray]) -> None:
         """Take the crops (112, 112) uint8 of the next grid frame, by stream ("face", and "body" where it is seen)."""
@@ -182,6 +173,10 @@ class TrackScorer:
         with self._timings("explain"):
             for stream, values in self._explainer.heat(self._model, {}, output=output).items():
                 self._heat.setdefault(stream, []).append(values.half().cpu().numpy())
+            # Gates and shares are frame by frame, they need no more context than the embeddings.
+            for stream, values in output.gates.items():
+                self._gates.setdefault(stream, []).append(values[0].half().cpu().numpy())
+            self._shares.append(modality_shares(output)[1][0].float().cpu().numpy())
         self._encoded = until
         keep_from = max(0, until - halo)
         for crops in self._crops.values():
@@ -194,16 +189,14 @@ class TrackScorer:
         if self._encoded < self._arrived():
             self._encode(self._arrived())
         with self._timings("network"):
-            output = classify(self._model, {stream: torch.cat(parts, 1) for stream, parts in self._pooled.items()})
-        with self._timings("explain"):
-            streams, shares = modality_shares(output)
-            return Scores(
-                logits=output.logits[0].float().cpu().numpy(),
-                gates={stream: gates[0].half().cpu().numpy() for stream, gates in output.gates.items()},
-                heat={stream: np.concatenate(parts) for stream, parts in self._heat.items()},
-                shares=shares[0].float().cpu().numpy(),
-                streams=streams,
-            )
+            logits = classify(self._model, {stream: torch.cat(parts, 1) for stream, parts in self._pooled.items()})
+        return Scores(
+            logits=logits[0].float().cpu().numpy(),
+            gates={stream: np.concatenate(parts) for stream, parts in self._gates.items()},
+            heat={stream: np.concatenate(parts) for stream, parts in self._heat.items()},
+            shares=np.concatenate(self._shares),
+            streams=list(self._gates),
+        )
 
 
 class GridFeeder:

@@ -55,6 +55,18 @@ class Timings:
             yield item
 
 
+def join_for_certain(thread: threading.Thread) -> None:
+    """Wait for a thread that is about to end, whatever interrupts the wait; an interruption is raised afterwards."""
+    interrupted: BaseException | None = None
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+
+
 class Ahead(Generic[T]):
     """Runs an iterable in a thread of its own, a bounded number of items ahead of its consumer.
 
@@ -79,11 +91,7 @@ class Ahead(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get_nowait()
-            except queue.Empty:
-                self._thread.join(0.01)
+        join_for_certain(self._thread)
 
     def _run(self) -> None:
         try:
@@ -148,8 +156,15 @@ class Behind(Generic[T]):
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is not None:
             self._drop.set()
-        self._queue.put(_END)
-        self._thread.join()
+        try:
+            self._queue.put(_END)
+            self._thread.join()
+        except BaseException:
+            # Interrupted while waiting for the rest: drop it, and let the function at work end before anything it uses.
+            self._drop.set()
+            self._queue.put(_END)
+            join_for_certain(self._thread)
+            raise
         if kind is None and self._error is not None:
             raise self._error
 

@@ -23,7 +23,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    words = "pip install --quiet --no-deps --no-build-isolation --no-index --target".split()
+    words = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target"]
     done = subprocess.run(
         [sys.executable, "-m", *words, str(folder / "site"), str(source)], capture_output=True, text=True, check=False
     )

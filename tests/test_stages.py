@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -88,6 +89,29 @@ def test_behind_drops_what_waits_when_left_by_an_exception() -> None:
             send(i)
         raise KeyboardInterrupt
     assert len(done) < 15
+
+
+def test_an_interruption_while_waiting_ends_the_thread_before_anything_else() -> None:
+    done: list[int] = []
+    running = threading.Event()
+
+    def slow(item: int) -> None:
+        running.set()
+        time.sleep(0.05)
+        done.append(item)
+
+    def interrupt() -> None:
+        running.wait()
+        time.sleep(0.1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    behind = Behind(slow, depth=100)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), behind as send:
+        for i in range(60):
+            send(i)
+    assert not behind._thread.is_alive()
+    assert len(done) < 60
 
 
 def test_timings_add_up() -> None:

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     net = p.add_argument_group("network")
     net.add_argument("--model", default="auto", help="auto, a backbone (lr_asd, light_asd) or a weights card")
-    net.add_argument("--weights", metavar="FILE", type=Path, help="read the network from this file (no download)")
+    net.add_argument("--weights", metavar="FILE", type=Path, help="read the network from this file")
     net.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     faces = p.add_argument_group("faces")
     faces.add_argument("--detector", default="auto", help="auto, yunet or haar (default auto)")
@@ -63,7 +63,9 @@ def parser() -> argparse.ArgumentParser:
     run = p.add_argument_group("running")
     run.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores)")
     run.add_argument("--seed", type=int, default=0, help="seed of everything random")
-    run.add_argument("-q", "--quiet", action="store_true", help="no progress and no remarks, only errors")
+    run.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress and no remarks, only errors and what was written"
+    )
     return p
 
 
@@ -91,7 +93,7 @@ def target_of(clip: Path, output: Path | None, several: bool) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, 1 when a clip failed, 2 for a bad call, 130 when interrupted."""
+    """Run the command; returns the exit code: 0, 1 when a clip failed, 130 when interrupted (argparse exits with 2)."""
     args = parser().parse_args(argv)
     with remarks(quiet=args.quiet):
         return explain_all(args)
@@ -118,7 +120,7 @@ def explain_all(args: argparse.Namespace) -> int:
     """Explain every clip in turn; returns the exit code."""
     failed = 0
     try:
-        from asd_explain.errors import AsdExplainError
+        from asd_explain.errors import AsdExplainError, OutputError
         from asd_explain.pipeline import explain_video
 
         options = {
@@ -142,20 +144,35 @@ def explain_all(args: argparse.Namespace) -> int:
         }
         if args.smooth is not None:
             options["smooth_s"] = args.smooth
+        taken: dict[Path, Path] = {}
         for clip in args.clips:
             try:
                 options["stills"] = moments(args.stills)
                 output = target_of(clip, args.output, len(args.clips) > 1)
+                if output.absolute() in taken:
+                    raise OutputError(f"{clip}: its output {output} was just written for {taken[output.absolute()]}")
                 result = explain_video(clip, output, **options)
             except AsdExplainError as error:
+                complain(error)
                 failed += 1
-                print(f"asd-explain: error: {error}", file=sys.stderr)
                 continue
+            except Exception as error:
+                # One clip's surprise must not take the others along; the trace is for whoever mends it.
+                logging.getLogger("asd_explain").debug("unexpected", exc_info=True)
+                complain(f"{clip}: unexpected {type(error).__name__}: {' '.join(str(error).split())}; please report it")
+                failed += 1
+                continue
+            taken[output.absolute()] = clip
             report(result)
     except KeyboardInterrupt:
         print("asd-explain: interrupted; nothing unfinished was left", file=sys.stderr)
         return 130
     return 1 if failed else 0
+
+
+def complain(error: object) -> None:
+    """One line on standard error."""
+    print(f"asd-explain: error: {error}", file=sys.stderr)
 
 
 def moments(text: str) -> tuple[float, ...]:

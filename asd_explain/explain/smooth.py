@@ -43,8 +43,9 @@ def smooth_in_time(values: np.ndarray, seconds: float, fps: float = GRID_FPS) ->
         middle = len(weights) // 2
         weights = weights[middle - len(values) : middle + len(values) + 1]
     total = correlate1d(usable.astype(np.float64), weights, mode="constant")
-    summed = correlate1d(np.where(usable[:, None], flat, 0.0).astype(np.float64), weights, axis=0, mode="constant")
-    smoothed = (summed / np.maximum(total, 1e-12)[:, None]).astype(np.float32)
+    # scipy sums in float64 whatever the arrays' type.
+    smoothed = correlate1d(np.where(usable[:, None], flat, np.float32(0)), weights, axis=0, mode="constant")
+    smoothed /= np.maximum(total, 1e-12)[:, None].astype(np.float32)
     smoothed[~usable] = flat[~usable]
     return smoothed.reshape(values.shape)
 

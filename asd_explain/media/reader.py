@@ -76,6 +76,8 @@ class ClipInfo:
         pixel_format: FFmpeg's name of the decoder's pixel format.
         color_primaries, color_trc, colorspace: the tags as ITU-T H.273 numbers, 2 = unspecified.
         range_tagged: whether the clip itself states its range.
+        truncated_at_s: where the pictures break off although the file's index promises more (MP4 and MOV), in seconds
+            from the first frame; None for a file that is whole, or has no index.
     """
 
     path: Path
@@ -98,6 +100,7 @@ class ClipInfo:
     color_trc: int = UNSPECIFIED
     colorspace: int = UNSPECIFIED
     range_tagged: bool = False
+    truncated_at_s: float | None = None
 
 
 @dataclass
@@ -454,7 +457,24 @@ def _describe(
         color_trc=int(first.color_trc),
         colorspace=colorspace,
         range_tagged=full_range or kind == "rgb" or first.color_range == ColorRange.MPEG,
+        truncated_at_s=_truncated_at(path, container, stream),
     )
+
+
+def _truncated_at(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """Seconds from the start at which the index points beyond the file's end; None when it does not, or there is none.
+
+    Only MP4 and MOV are looked at: their index is written with the file, others are found by scanning what is there.
+    """
+    entries = stream.index_entries
+    if "mp4" not in container.format.name or not len(entries):
+        return None
+    size = path.stat().st_size
+    if entries[-1].pos + entries[-1].size <= size:
+        return None
+    first = entries[0].timestamp
+    lost = next(entry for entry in entries if entry.pos + entry.size > size)
+    return ticks_to_s(lost.timestamp - first, stream.time_base)
 
 
 def _frame_rate(stream: av.VideoStream) -> Fraction:

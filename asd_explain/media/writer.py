@@ -95,6 +95,9 @@ class VideoWriter:
         preset: x264's preset, "ultrafast" to "placebo".
         threads: encoder threads, 0 for as many as there are cores.
 
+    Attributes:
+        origin_s: time of the source's clock that is zero on the output's.
+
     Raises:
         OutputError: the output exists, cannot be written, or is the source itself.
         OptionError: start or end make no sense.
@@ -128,11 +131,11 @@ class VideoWriter:
 
         self._source = source
         if start_s is not None:
-            self._origin_s = source.start_s + start_s
+            self.origin_s = source.start_s + start_s
         elif _KEPT_STARTS_S[0] <= source.clock_start_s < _KEPT_STARTS_S[1]:
-            self._origin_s = 0.0
+            self.origin_s = 0.0
         else:
-            self._origin_s = source.clock_start_s
+            self.origin_s = source.clock_start_s
         end_clock_s = None if end_s is None else source.start_s + end_s
 
         self._last_ticks: int | None = None
@@ -149,8 +152,8 @@ class VideoWriter:
             self._container = av.open(str(self._part), "w", format="mp4", options=options)
             self._stream = self._add_video(crf, preset, threads)
             if audio_path is not None:
-                first_s = None if start_s is None else self._origin_s
-                self._audio = _add_audio(self._container, Path(audio_path), self._origin_s, first_s, end_clock_s)
+                first_s = None if start_s is None else self.origin_s
+                self._audio = _add_audio(self._container, Path(audio_path), self.origin_s, first_s, end_clock_s)
         except BaseException:
             self._discard()
             raise
@@ -175,7 +178,7 @@ class VideoWriter:
             raise ValueError(f"planes of {planes.y.shape[::-1]} px given to a writer of {self.width}x{self.height}")
         if self._container is None:
             raise ValueError("the writer is closed")
-        ticks = round((time_s - self._origin_s) / self._time_base)
+        ticks = round((time_s - self.origin_s) / self._time_base)
         if self._last_ticks is not None and ticks <= self._last_ticks:
             raise ValueError(f"frame times must increase: {time_s} s does not come after the one before")
         self._last_ticks, self._last_s = ticks, time_s
@@ -419,7 +422,7 @@ class _Encoded:
 
     def __init__(self, path: Path, origin_s: float, first_s: float | None, end_s: float | None) -> None:
         self._path = path
-        self._origin_s, self._first_s, self._end_s = origin_s, first_s, end_s
+        self.origin_s, self._first_s, self._end_s = origin_s, first_s, end_s
         self._source = SampleStream(path, mono=False, from_s=first_s)
         self._blocks = iter(self._source)
         self._head = None
@@ -448,7 +451,7 @@ class _Encoded:
         if self._first_s is not None and self._first_s > begin_s:
             self._skip = round((self._first_s - begin_s) * source.rate)
             begin_s += self._skip / source.rate
-        self._pts = round((begin_s - self._origin_s) * self._rate)
+        self._pts = round((begin_s - self.origin_s) * self._rate)
         self._stop = None if self._end_s is None else round((self._end_s - source.start_s) * source.rate)
         return True
 

@@ -39,6 +39,7 @@ COLUMNS = (
 )
 _NEEDED = tuple(name for name in COLUMNS if name != "label")
 _SLACK = 0.05  # annotators' boxes may reach this share of the frame past its border; they are clipped
+_LEAST_SIDE = 1e-4  # of the frame: a fraction of a pixel, which float32 still tells from nothing
 _CLOCK_S = 1e-6
 
 
@@ -165,7 +166,7 @@ def _numbers(where: str, cells: list[str]) -> list[float]:
         hint = "; are these pixels? Divide by the frame's width and height" if max(values[1:]) > 2 else ""
         raise BoxesError(f"{where}: box {x1:g} {y1:g} {x2:g} {y2:g} leaves the frame (0 to 1){hint}")
     x1, y1, x2, y2 = (min(1.0, max(0.0, v)) for v in values[1:])
-    if x2 <= x1 or y2 <= y1:
+    if x2 - x1 < _LEAST_SIDE or y2 - y1 < _LEAST_SIDE:
         raise BoxesError(f"{where}: box {', '.join(cells[1:])} has no area; x1 < x2 and y1 < y2 are needed")
     return values
 
@@ -199,7 +200,8 @@ class CsvTracker:
 
     A frame within half a frame period of a row shows that row's box; a frame between two rows no further apart than
     ``gap_s`` shows a straight line between them, marked ``interpolated``. An entity that is away for longer comes back
-    as a new track, for a track has a box in each of its frames. Boxes are taken as they are, without smoothing.
+    as a new track, for a track has a box in each of its frames; so does one whose rows go on across a shot cut. Boxes
+    are taken as they are, without smoothing.
 
     Args:
         face_csv: the faces.
@@ -231,20 +233,25 @@ class CsvTracker:
         self._bodies = {name: _Lookup(entity, gap_s, near_s) for name, entity in bodies.items()}
         self._with_bodies = body_csv is not None
         self._width, self._height = info.width, info.height
-        self._ids: dict[tuple[str, int], int] = {}
+        self._shot = 0
+        self._ids: dict[tuple[str, int, int], int] = {}
         self.entity_ids: dict[int, str] = {}
 
     def push(
         self, index: int, time_s: float, detections: Detections | None = None, cut: bool = False
     ) -> list[FrameTracks]:
-        """Take the next source frame; ``detections`` and ``cut`` are not looked at. Returns that one frame."""
+        """Take the next source frame, with which a new shot begins when ``cut``. Returns that one frame.
+
+        ``detections`` are not looked at.
+        """
+        self._shot += cut
         faces = []
         for entity, lookup in self._faces.items():
             found = lookup.at(time_s)
             if found is None:
                 continue
             box, interpolated, stretch = found
-            track_id = self._ids.setdefault((entity, stretch), len(self._ids) + 1)
+            track_id = self._ids.setdefault((entity, stretch, self._shot), len(self._ids) + 1)
             self.entity_ids[track_id] = entity
             body = self._body(entity, box, time_s) if self._with_bodies else None
             faces.append(TrackedFace(track_id, box, 1.0, interpolated, body=body))

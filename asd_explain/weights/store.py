@@ -8,6 +8,7 @@ Its hash is always checked. ``ASD_EXPLAIN_OFFLINE=1`` forbids fetching. Nothing 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import logging
 import os
 import shutil
@@ -19,7 +20,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -31,7 +31,6 @@ from asd_explain.weights.cards import Card, card, cards
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30
-_ARCHIVE_ERRORS = (RuntimeError, ValueError, EOFError, OSError, KeyError, SafetensorError)
 
 
 def cache_dir() -> Path:
@@ -106,7 +105,8 @@ def _check(path: Path, wanted: Card) -> None:
 def _fetch(wanted: Card) -> Path:
     folder = cache_dir()
     target = folder / wanted.file
-    how = f"put {wanted.file} from {wanted.url} into {folder} by hand, or give it with --weights PATH"
+    instead = "use --detector haar" if wanted.kind == "detector" else "give it with --weights PATH"
+    how = f"put it from {wanted.url} into {folder} under that name, or {instead}"
     if os.environ.get("ASD_EXPLAIN_OFFLINE", "") not in ("", "0"):
         raise WeightsError(f"{wanted.file} is not in {folder} and ASD_EXPLAIN_OFFLINE forbids fetching it; {how}")
     log.info("fetching %s (%.1f MB) from %s", wanted.file, wanted.size_bytes / 1e6, wanted.url)
@@ -123,7 +123,7 @@ def _fetch(wanted: Card) -> Path:
         partial.replace(target)
     except WeightsError as error:
         raise WeightsError(f"what {wanted.url} serves is not {wanted.name} (hash differs); {how}") from error
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, urllib.error.URLError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise WeightsError(f"cannot fetch {wanted.file} ({reason}); {how}") from error
     finally:

@@ -138,6 +138,59 @@ def test_an_output_that_is_the_clip_or_no_mp4_is_refused(run, face_clip: Path, t
     assert ".mp4" in err
 
 
+def test_a_clip_that_breaks_off_is_refused_and_its_whole_part_can_be_asked_for(run, tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mp4", frames=100, sound=False)
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    out.mkdir()
+    with av.open(str(whole)) as source, av.open(str(clip), "w", options={"movflags": "+faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    clip.write_bytes(clip.read_bytes()[: int(0.6 * clip.stat().st_size)])
+    code, err, _ = run(clip, "-o", out / "o.mp4")
+    assert code == 1
+    _one_line(err)
+    _nothing_left(out)
+    end = re.search(r"--end (\d+\.\d+)", err)
+    assert end
+    code, err, _ = run(clip, "-o", out / "o.mp4", "--end", end[1])
+    assert code == 0, err
+    with av.open(str(out / "o.mp4")) as container:
+        assert len(list(container.decode(video=0))) == pytest.approx(25 * float(end[1]), abs=2)
+
+
+def test_two_clips_of_one_name_do_not_overwrite_each_other(run, tmp_path: Path, face_clip: Path) -> None:
+    other = tmp_path / "other" / face_clip.name
+    other.parent.mkdir()
+    other.write_bytes(face_clip.read_bytes())
+    code, err, out = run(face_clip, other, "-o", tmp_path / "many", "--overwrite")
+    assert code == 1
+    assert str(other) in err
+    assert out.count("_explained.mp4") == 1
+
+
+def test_a_surprise_is_one_line_and_does_not_stop_the_rest(
+    run, tmp_path: Path, face_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asd_explain import pipeline
+
+    explain = pipeline.explain_video
+
+    def fail_once(clip: Path, *args: object, **options: object) -> object:
+        if clip.name == "absent.mp4":
+            raise ZeroDivisionError("division\nby zero")
+        return explain(clip, *args, **options)
+
+    monkeypatch.setattr(pipeline, "explain_video", fail_once)
+    code, err, out = run(tmp_path / "absent.mp4", face_clip, "-o", tmp_path / "many")
+    assert code == 1
+    _one_line(err)
+    assert "ZeroDivisionError" in err
+    assert "face_explained.mp4" in out
+
+
 def test_one_failure_does_not_stop_the_rest(run, tmp_path: Path, face_clip: Path) -> None:
     code, err, out = run(tmp_path / "absent.mp4", face_clip, "-o", tmp_path / "many")
     assert code == 1

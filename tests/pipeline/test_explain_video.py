@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from tests_support import write_clip
 
+from asd_explain import pipeline
 from asd_explain.errors import OptionError, OutputError
+from asd_explain.media.reader import Planes
 from asd_explain.pipeline import explain_video
-from asd_explain.results import CSV_COLUMNS, Result, hysteresis_segments
+from asd_explain.results import CSV_COLUMNS, HYSTERESIS, Result, hysteresis_segments
 
 
 @pytest.fixture(scope="module")
@@ -124,22 +126,31 @@ def test_same_input_same_output(face_clip: Path, face_boxes: Path, random_weight
 
 
 def test_heat_is_drawn_in_the_box_and_not_outside(
-    tmp_path: Path, face_clip: Path, face_boxes: Path, random_weights: Path
+    tmp_path: Path, face_clip: Path, face_boxes: Path, random_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The picture away from box, label and timeline is the source's."""
-    output = tmp_path / "drawn.mp4"
-    explain_video(face_clip, output, model="lr_asd", weights=random_weights, boxes=face_boxes, device="cpu")
+    """The same clip drawn with and without heat differs inside the box and nowhere else."""
+    drawn = []
+    original = pipeline.Renderer.draw
 
-    def frame(path: Path) -> np.ndarray:
-        with av.open(str(path)) as container:
-            return next(container.decode(video=0)).to_ndarray(format="gray").astype(int)
+    def keep(self: object, planes: Planes, *args: object) -> Planes:
+        done = original(self, planes, *args)
+        drawn.append((done.y.copy(), done.u.copy()))
+        return done
 
-    difference = np.abs(frame(output) - frame(face_clip))
-    box = slice(int(0.12 * 200), int(0.72 * 200)), slice(int(0.36 * 256), int(0.66 * 256))
-    # What is left elsewhere is the encoder's second generation.
-    elsewhere = difference[30:150, :60].mean()
-    assert elsewhere < 4, "left of box and label nothing is drawn"
-    assert difference[box].mean() > 2 * elsewhere
+    monkeypatch.setattr(pipeline.Renderer, "draw", keep)
+    options = {"model": "lr_asd", "weights": random_weights, "boxes": face_boxes, "device": "cpu", "end_s": 0.2}
+    explain_video(face_clip, tmp_path / "with.mp4", **options)
+    monkeypatch.setattr(pipeline.Views, "_scaled", lambda *_: None)
+    explain_video(face_clip, tmp_path / "without.mp4", **options)
+    half = len(drawn) // 2
+    for (luma, chroma), (plain_luma, plain_chroma) in zip(drawn[:half], drawn[half:], strict=True):
+        difference = np.abs(luma.astype(int) - plain_luma) + np.abs(
+            np.kron(chroma.astype(int) - plain_chroma, np.ones((2, 2)))
+        )
+        rows, columns = slice(24, 144), slice(int(0.36 * 256), int(0.66 * 256) + 1)
+        assert (difference[rows, columns] > 8).mean() > 0.05, "some of the face is coloured"
+        difference[rows, columns] = 0
+        assert difference.max() == 0, "nothing outside the box is"
 
 
 def test_haar_finds_the_photographed_face(face_clip: Path, random_weights: Path) -> None:
@@ -190,12 +201,27 @@ def test_no_face_is_no_error(tmp_path: Path, random_weights: Path, caplog: pytes
     assert _rows(tmp_path / "o.scores.csv") == []
 
 
+@pytest.mark.parametrize("layout", ["overlay", "panel"])
 @pytest.mark.parametrize(("frames", "size"), [(1, (256, 200)), (3, (8, 8)), (4, (130, 98))])
-def test_tiny_clips(tmp_path: Path, random_weights: Path, frames: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("given", [True, False])
+def test_tiny_clips(
+    tmp_path: Path, random_weights: Path, frames: int, size: tuple[int, int], layout: str, given: bool
+) -> None:
     clip = write_clip(tmp_path / "tiny.mp4", frames=frames, size=size, sound=False)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("\n".join(f"tiny,{i / 25:.2f},0.36,0.12,0.66,0.72,NOT_SPEAKING,a" for i in range(frames)))
     result = explain_video(
-        clip, tmp_path / "o.mp4", model="lr_asd", weights=random_weights, detector="haar", device="cpu"
+        clip,
+        tmp_path / "o.mp4",
+        model="lr_asd",
+        weights=random_weights,
+        detector="haar",
+        boxes=boxes if given else None,
+        layout=layout,
+        device="cpu",
     )
+    if given:
+        assert [len(item.p_speaking) for item in result.tracks] == [frames]
     with av.open(str(tmp_path / "o.mp4")) as container:
         assert len(list(container.decode(video=0))) == frames == len(result.frame_times_s)
 
@@ -213,6 +239,56 @@ def test_a_part_of_a_clip(tmp_path: Path, face_clip: Path, random_weights: Path)
     )
     assert len(result.frame_times_s) == 10
     assert result.frame_times_s[0] == pytest.approx(0.4, abs=1e-3)
+
+
+def test_stills_show_the_frame_that_is_shown_then(
+    tmp_path: Path, face_clip: Path, face_boxes: Path, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asd_explain.render import stills
+
+    drawn = []
+    monkeypatch.setattr(
+        stills, "save_still", lambda path, _rgb, time_s, *_: (path.write_text("x"), drawn.append(time_s))
+    )
+    options = {"model": "lr_asd", "weights": random_weights, "boxes": face_boxes, "device": "cpu"}
+    result = explain_video(
+        face_clip, tmp_path / "o.mp4", stills=(0.61, 0.62, 0.9), still_format="pdf", start_s=0.41, end_s=1.0, **options
+    )
+    # Frames lie at 0.60 and 0.64; both moments show the one at 0.60.
+    assert drawn == pytest.approx([0.60, 0.60, 0.88])
+    assert {path.name for path in tmp_path.glob("*.pdf")} == {
+        "o.still_0.61s.pdf",
+        "o.still_0.62s.pdf",
+        "o.still_0.90s.pdf",
+    }
+    assert all(path.is_file() for path in result.files.values())
+    with pytest.raises(OptionError, match="--stills 50"):
+        explain_video(face_clip, tmp_path / "p.mp4", stills=(50.0,), **options)
+    with pytest.raises(OptionError, match="output"):
+        explain_video(face_clip, stills=(0.5,), **options)
+
+
+def test_all_files_appear_or_none(
+    tmp_path: Path, face_clip: Path, face_boxes: Path, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Result, "write_heat", full)
+    with pytest.raises(OutputError, match="No space left"):
+        explain_video(
+            face_clip, tmp_path / "o.mp4", model="lr_asd", weights=random_weights, boxes=face_boxes, device="cpu"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_given_boxes_do_not_cross_a_cut(
+    tmp_path: Path, face_boxes: Path, random_weights: Path, monkeypatch: pytest.MonkeyPatch, face_clip: Path
+) -> None:
+    monkeypatch.setattr(pipeline.ShotDetector, "push", lambda self, picture, time_s: abs(time_s - 0.6) < 1e-3)
+    result = explain_video(face_clip, model="lr_asd", weights=random_weights, boxes=face_boxes, device="cpu")
+    assert [(int(t.track.frames[0]), int(t.track.frames[-1])) for t in result.tracks] == [(0, 14), (15, 29)]
+    assert {t.entity_id for t in result.tracks} == {"face_0"}
 
 
 def test_panel_layout_is_larger_and_even(
@@ -248,15 +324,26 @@ def test_analysing_alone_writes_nothing_until_saved(
 def test_hysteresis_by_hand() -> None:
     p = np.array([0.1, 0.6, 0.4, 0.36, 0.6, 0.3, 0.9, 0.2, 0.7, 0.7])
     times = np.arange(10) * 0.1
-    assert hysteresis_segments(p, times, 0.5, 0.35, 0.1, min_s=0.0) == [(1, 4), (6, 6), (8, 9)]
-    assert hysteresis_segments(p, times, 0.5, 0.35, 0.1, min_s=0.2) == [(1, 4), (8, 9)]
-    assert hysteresis_segments(np.full(3, np.nan), times[:3], 0.5, 0.35, 0.1) == []
+    ends = times + 0.1
+    assert hysteresis_segments(p, times, 0.5, 0.35, ends, min_s=0.0) == [(1, 4), (6, 6), (8, 9)]
+    assert hysteresis_segments(p, times, 0.5, 0.35, ends, min_s=0.2) == [(1, 4), (8, 9)]
+    assert hysteresis_segments(np.full(3, np.nan), times[:3], 0.5, 0.35, ends[:3]) == []
+    # At a variable rate a single frame that stands for a while is a segment.
+    ends[6] = times[6] + 0.5
+    assert (6, 6) in hysteresis_segments(p, times, 0.5, 0.35, ends, min_s=0.2)
+
+
+def test_a_low_threshold_still_ends_segments() -> None:
+    p = np.array([0.05, 0.2, 0.01, 0.01, 0.01])
+    times = np.arange(5) * 0.2
+    assert hysteresis_segments(p, times, 0.1, max(0.1 / 2, 0.1 - HYSTERESIS), times + 0.2) == [(1, 1)]
 
 
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
         ("model", "resnet", "unknown model"),
+        ("explainer", "tea-leaves", "unknown explainer"),
         ("device", "tpu", "unknown device"),
         ("detector", "eyes", "unknown detector"),
         ("layout", "poster", "unknown layout"),
