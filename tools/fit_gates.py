@@ -29,6 +29,7 @@ from asd_explain.errors import AsdExplainError, OptionError, OutputError
 from asd_explain.evaluate.gate_report import (
     CURVE,
     FILLS,
+    OTHER_CLASS,
     GateReport,
     Moved,
     Sample,
@@ -166,7 +167,7 @@ def tables(title: str, found: list[GateReport], controls: dict[tuple[str, str], 
         "|---|---|---:|---:|---:|",
     ]
     for fill in FILLS:
-        for name in ("gate", "gate x activation", "gate x standardised"):
+        for name in ("gate", OTHER_CLASS, "gate x activation", "gate x standardised"):
             lines.append(row(f"{name} | {fill}", [f.top[name, fill] for f in found]))
         for name in ("activation", "standardised", "random"):
             lines.append(row(f"{name} | {fill}", [controls[name, fill]]))
@@ -209,8 +210,7 @@ def card_text(name: str, model: FusionBackbone, path: Path, options: FitOptions,
         "limits = [",
         '  "ranks channels for this network only; a gate says nothing about which class it speaks for",',
         '  "the top channels suffice because they were fitted to: the ranking is this block\'s, not the only one",',
-        '  "a ranking trained to be sufficient may pick channels that produce the answer rather than those that '
-        'usually carry it",',
+        '  "gates follow the verdict as well as the evidence; how far is told by top10_gate_of_other_class",',
         "]",
         "",
         "[gate]",
@@ -233,7 +233,8 @@ def results_of(command: str, options: FitOptions, found: list[GateReport], contr
         "objective": "KL(P || P of the top channels by gate) + mean gate, subject to a small mean |dP| of the gated "
         "network; asd_explain/explain/gate_fitting.py",
         "options": f"steps {options.steps}, learning rate {options.learning_rate}, sparsity {options.sparsity}, "
-        f"target drift {options.target_drift}, keep weight {options.keep_weight}, mean fill {options.mean_fill}",
+        f"target drift {options.target_drift}, keep weight {options.keep_weight}, mean fill {options.mean_fill}, "
+        f"swap {options.swap}",
         "split": "test, all frames under all conditions",
         "mean_change_of_p": mine.drift["all"],
         "mean_change_of_p_speaking": mine.drift["speaking"],
@@ -251,6 +252,7 @@ def results_of(command: str, options: FitOptions, found: list[GateReport], contr
             for c in _CLASSES:
                 suffix = "" if c == "all" else f"_{c}"
                 flat[f"top10_{name.replace(' ', '_')}_others_{fill}{suffix}"] = mine.top[name, fill][c]
+        flat[f"top10_gate_of_other_class_others_{fill}"] = mine.top[OTHER_CLASS, fill]["all"]
         for name in ("activation", "random"):
             flat[f"top10_{name}_others_{fill}"] = controls[name, fill]["all"]
     flat["seeds"] = len(found)
@@ -317,6 +319,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--keep-weight", type=float, default=d.keep_weight, help=f"of the selection ({d.keep_weight})")
     p.add_argument("--mean-fill", type=float, default=d.mean_fill, help=f"share of clips ({d.mean_fill})")
+    p.add_argument("--swap", type=float, default=d.swap, help=f"share of clips with another's selection ({d.swap})")
     p.add_argument("--report", action="store_true", help="measure the block in the package; fit and write nothing")
     p.add_argument("--overwrite", action="store_true", help="replace an existing block and card")
     p.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
@@ -363,6 +366,7 @@ def run(args: argparse.Namespace, command: str) -> str:
         target_drift=args.target_drift,
         keep_weight=args.keep_weight,
         mean_fill=args.mean_fill,
+        swap=args.swap,
     )
     dev = corpus.sample("dev")
     on_dev: dict[float, list[GateReport]] = {}

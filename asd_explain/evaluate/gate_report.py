@@ -22,6 +22,9 @@ CURVE = (0.03, 0.05, 0.10, 0.20, 0.30, 0.50)
 DRAWS = 10
 FILLS = ("zero", "mean")
 EFFECTS = ("P", "margin")
+#: The ranking that a frame of the other class has. A selection can encode the verdict instead of carrying the evidence
+#: (Jethani et al., "Have We Learned to Explain?", arXiv 2103.01890): then this one turns the decision round.
+OTHER_CLASS = "gate of a frame of the other class"
 
 Moved = dict[str, float]  # by class: "all", "speaking", "silent"
 
@@ -151,23 +154,36 @@ def rank_without_gates(model: FusionBackbone, sample: Sample, seed: int = 0) -> 
     return found
 
 
+def frames_of_the_other_class(speaking: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """For each of (N,) frames the index of a random frame of the other class; of any frame where there is none."""
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randperm(len(speaking), generator=generator)
+    for wanted in (True, False):
+        pool = (speaking != wanted).nonzero()[:, 0]
+        n = int((speaking == wanted).sum())
+        if len(pool) and n:
+            index[speaking == wanted] = pool[torch.randint(len(pool), (n,), generator=generator)]
+    return index
+
+
 @torch.inference_mode()
 def report(model: FusionBackbone, block: SqueezeExcite, sample: Sample) -> GateReport:
     """All figures of a block, but those of modality shares."""
     widths = list(model.streams.values())
     p = sample.joined
     gates = [block.excitation(x[None])[0] for x in sample.x]
-    names = list(_rankings(p, p, p))
+    joined = torch.cat(gates)
+    foreign = joined[frames_of_the_other_class(p > 0.5)].split([len(g) for g in gates])
+    names = [*_rankings(p, p, p), OTHER_CLASS]
     parts = []
-    for x, g in zip(sample.x, gates, strict=True):
+    for x, g, other in zip(sample.x, gates, foreign, strict=True):
         variants = [g * x]
-        for scores in _rankings(x, block.standardised(x), g).values():
+        for scores in [*_rankings(x, block.standardised(x), g).values(), other]:
             variants += _filled(x, top_mask(scores, widths, SHARE), sample.mean)
         variants += [keep(x, top_mask(g, widths, share)) for share in CURVE]
         parts.append(p_of(model, torch.stack(variants)))
     changed = torch.cat(parts, 1)
     moved = (changed - p).abs()
-    joined = torch.cat(gates)
     channels, time = gate_spread(joined)
     rows = iter(moved[1 : 1 + len(names) * len(FILLS)])
     return GateReport(
