@@ -22,7 +22,7 @@ from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.stages import Timings
 
-PIECE_FRAMES = 75  # 3 s encoded at a time
+PIECE_FRAMES = 50  # 3 s encoded at a time
 # The classifiers of this family are recurrent and remember for a minute and more: cut into windows side by side, P
 # changes by up to 0.4 at a border even with 10 s of context thrown away. Windows that overlap densely and fade into
 # each other have no borders: each frame's margin is a weighted mean over all windows that hold it.
