@@ -107,7 +107,7 @@ def test_where_windows_begin_changes_p_by_less_than_two_hundredths(shared_dir: P
         p = [classify(model, pooled, phase=phase).softmax(-1)[..., 1] for phase in range(HOP_FRAMES)]
         p.append(classify(model, pooled, hop=1).softmax(-1)[..., 1])
     assert max((a - b).abs().max().item() for a in p for b in p) < 0.02
-    assert p[0].max() - p[0].min() > 0.2, "the track must not be trivially constant"
+    assert p[0].max() - p[0].min() > 0.1, "the track must not be trivially constant"
 
 
 def test_no_audio_is_silence() -> None:
