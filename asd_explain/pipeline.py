@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -52,7 +52,6 @@ log = logging.getLogger(__name__)
 BODY_GEOMETRY = "box"
 FRAMES_AHEAD = 12
 CROPS_BEHIND = 400  # crops of 12 KB that may wait for the network
-NETWORK_THREADS = 2
 
 
 def explain_video(path: Path | str, output: Path | str | None = None, **options: object) -> Result:
@@ -233,7 +232,7 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
             for face in final.faces:
                 if face.track_id not in followers:
                     scorer = TrackScorer(model, explainer, audio, final.time_s, timings)
-                    followers[face.track_id] = _Follower(face.track_id, scorer, score[face.track_id % len(score)])
+                    followers[face.track_id] = _Follower(face.track_id, scorer, score)
                 if face.body is None:
                     face = dataclasses.replace(face, body=body_box(face.box, info.width, info.height))
                 follower = followers[face.track_id]
@@ -241,12 +240,12 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
                 follower.feeder.push(final.time_s, partial(cut_crops, frame, face, timings))
 
         bar = progress_bar("analysing", info, options)
-        # Side by side: pictures and faces ahead, the network behind (tracks in turn), linking and cutting in between.
-        with ExitStack() as stack:
-            workers = NETWORK_THREADS if device.type == "cpu" else 1
-            score = [stack.enter_context(Behind(lambda job: job(), CROPS_BEHIND)) for _ in range(workers)]
-            looked_at = stack.enter_context(Ahead(_look(reader, detector, timings), FRAMES_AHEAD))
-            stack.enter_context(bar)
+        # Side by side: pictures and faces ahead, the network behind, linking and cutting in between.
+        with (
+            Behind(lambda job: job(), CROPS_BEHIND) as score,
+            Ahead(_look(reader, detector, timings), FRAMES_AHEAD) as looked_at,
+            bar,
+        ):
             for looked in looked_at:
                 frame = looked.frame
                 waiting[frame.index] = frame
@@ -571,15 +570,15 @@ def seed_everything(seed: int) -> None:
 def bounded_threads(threads: int) -> Iterator[None]:
     """Set the CPU threads of the libraries in use, for as long as this lasts.
 
-    The network runs in several threads of ours, one a track, which share the cores; inside an operation more threads
-    than that would only wait for one another.
+    One core is left to decoding and detection, which run beside the network: parallel regions wait for their slowest
+    thread, so that a network on all cores is hardly faster and burns the other stages' time.
 
     Args:
         threads: 0 for all cores.
     """
     before = torch.get_num_threads(), cv2.getNumThreads()
     cores = threads or os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // NETWORK_THREADS))
+    torch.set_num_threads(max(1, cores - 1))
     cv2.setNumThreads(cores)
     try:
         yield

@@ -187,7 +187,7 @@ class Result:
             "begins_at_p": self.threshold,
             "ends_below_p": round(low, 4),
             "shortest_s": MIN_SEGMENT_S,
-            "clock": "seconds, presentation time in the source's container; end_s is when the last frame ceases to show",
+            "clock": "seconds, the source container's clock; end_s is when the last frame ceases to show",
             "output_clock_offset_s": self.manifest.get("output_clock_offset_s", 0.0),
             "audio": "the clip's own" if self.has_audio else "none: silence was fed to the network",
             "segments": found,

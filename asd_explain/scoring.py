@@ -22,14 +22,14 @@ from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.stages import Timings
 
-PIECE_FRAMES = 50  # 3 s encoded at a time
+PIECE_FRAMES = 50  # 2 s encoded at a time
 # The classifiers of this family are recurrent and remember for a minute and more: cut into windows side by side, P
 # changes by up to 0.4 at a border even with 10 s of context thrown away. Windows that overlap densely and fade into
 # each other have no borders: each frame's logits are a weighted mean over all windows that hold it. With a window every
 # 3 frames P is within 0.005 of one on every frame, wherever the grid begins (real tracks of 17 s, all four networks).
 WINDOW_FRAMES = 250  # 10 s
 HOP_FRAMES = 3
-BATCH_WINDOWS = 32
+BATCH_WINDOWS = 8
 
 
 @dataclass
