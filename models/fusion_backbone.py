@@ -8,8 +8,6 @@ from torch import nn
 from asd_explain.models.output import Output
 from asd_explain.models.se import SqueezeExcite
 
-FACE_MEAN, FACE_STD = 0.4161, 0.1688
-
 
 class FusionBackbone(nn.Module):
     """Base of networks with an audio and a face stream, max-pooled maps and per-frame embeddings of equal width.

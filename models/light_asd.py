@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from asd_explain.models.fusion_backbone import FACE_MEAN, FACE_STD, FusionBackbone
 from asd_explain.models.layers import batch_norm, conv_norm_relu, pointwise, spatial, temporal
+from asd_explain.models.light_family import LightFamily
 from asd_explain.models.registry import register
 
 
@@ -59,33 +59,6 @@ class _AudioBlock(nn.Module):
         return conv_norm_relu(branches, self.last.weight, self.bn_last)
 
 
-class _Encoder(nn.Module):
-    def __init__(self, block: type[nn.Module], **first: int) -> None:
-        super().__init__()
-        self.block1 = block(1, 32, **first)
-        self.block2 = block(32, 64)
-        self.block3 = block(64, 128)
-
-
-def encode_face(encoder: nn.Module, face: torch.Tensor) -> torch.Tensor:
-    """(B, T, 112, 112) gray values through three visual blocks with max pools between: maps (B, T, C, 14, 14)."""
-    clips, length, height, width = face.shape
-    x = (face.to(next(encoder.parameters()).dtype) / 255 - FACE_MEAN) / FACE_STD
-    x = x.reshape(clips * length, 1, height, width).to(memory_format=torch.channels_last)
-    x = F.max_pool2d(encoder.block1(x, clips), 3, 2, 1)
-    x = F.max_pool2d(encoder.block2(x, clips), 3, 2, 1)
-    x = encoder.block3(x, clips)
-    return x.reshape(clips, length, *x.shape[1:])
-
-
-def encode_audio(encoder: nn.Module, audio: torch.Tensor) -> torch.Tensor:
-    """(B, 4T, 13) MFCC through three audio blocks with max pools along time between: (B, T, C)."""
-    x = audio.transpose(1, 2).unsqueeze(1).to(memory_format=torch.channels_last)
-    x = F.max_pool2d(encoder.block1(x), (1, 3), (1, 2), (0, 1))
-    x = F.max_pool2d(encoder.block2(x), (1, 3), (1, 2), (0, 1))
-    return encoder.block3(x).mean(2).transpose(1, 2)
-
-
 class _Recurrent(nn.Module):
     """A forward GRU, then a backward GRU over its output, GELU after each."""
 
@@ -100,36 +73,18 @@ class _Recurrent(nn.Module):
 
 
 @register("light_asd")
-class LightASD(FusionBackbone):
+class LightASD(LightFamily):
     """Light-ASD: 1.0 M parameters, face maps of 128 channels at 14x14, streams added at the fusion point.
 
     Keys of the published state dict: ``model.visualEncoder.*``, ``model.audioEncoder.*``, ``model.GRU.*``, and the
     heads ``lossAV.FC``, ``lossV.FC``.
     """
 
-    streams = {"audio": 128, "face": 128}  # noqa: RUF012
-    # Strides 2 (5x5 and 3x3, padded), 2 and 2 (3x3 pools, padding 1): cell i is centred on pixel 8 i.
-    map_stride_px, map_offset_px = 8.0, 0.0
     # Three blocks reach 2 frames each; the audio reaches 17 steps, less than 5 frames.
     halo_frames = 6
 
     def __init__(self) -> None:
-        super().__init__()
-        self.model = nn.ModuleDict(
-            {
-                "visualEncoder": _Encoder(_VisualBlock, stride=2),
-                "audioEncoder": _Encoder(_AudioBlock),
-                "GRU": _Recurrent(128),
-            }
-        )
-        self.lossAV = nn.ModuleDict({"FC": nn.Linear(128, 2)})
-        self.lossV = nn.ModuleDict({"FC": nn.Linear(128, 2)})
-
-    def audio_embedding(self, audio: torch.Tensor) -> torch.Tensor:
-        return encode_audio(self.model["audioEncoder"], audio)
-
-    def face_maps(self, face: torch.Tensor) -> torch.Tensor:
-        return encode_face(self.model["visualEncoder"], face)
+        super().__init__(_VisualBlock, _AudioBlock, GRU=_Recurrent(128))
 
     def classify(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
         return self.lossAV["FC"](self.model["GRU"](audio + face))

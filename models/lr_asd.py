@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.layers import batch_norm, conv_norm_relu, spatial, temporal
-from asd_explain.models.light_asd import encode_audio, encode_face
+from asd_explain.models.light_family import LightFamily
 from asd_explain.models.registry import register
 
 
@@ -57,14 +56,6 @@ class _AudioBlock(nn.Module):
         return x
 
 
-class _Encoder(nn.Module):
-    def __init__(self, block: type[nn.Module], **first: int) -> None:
-        super().__init__()
-        self.block1 = block(1, 32, **first)
-        self.block2 = block(32, 64)
-        self.block3 = block(64, 128)
-
-
 class _ChannelAttention(nn.Module):
     """Weighs the channels of a concatenation, frame by frame, by a sigmoid of a linear map of all of them."""
 
@@ -95,7 +86,7 @@ class _Detector(nn.Module):
 
 
 @register("lr_asd")
-class LRASD(FusionBackbone):
+class LRASD(LightFamily):
     """LR-ASD: 0.84 M parameters, face maps of 128 channels at 14x14, streams concatenated at the fusion point.
 
     The squeeze-and-excitation block stands before the network's own channel attention. Keys of the published state
@@ -103,30 +94,11 @@ class LRASD(FusionBackbone):
     ``lossAV.FC``, ``lossV.FC``.
     """
 
-    streams = {"audio": 128, "face": 128}  # noqa: RUF012
-    # Strides 2 (5x5, padded), 2 and 2 (3x3 pools, padding 1): cell i is centred on pixel 8 i.
-    map_stride_px, map_offset_px = 8.0, 0.0
     # Three blocks reach 2 + 1 frames each; the audio reaches 24 steps, 6 frames.
     halo_frames = 9
 
     def __init__(self) -> None:
-        super().__init__()
-        self.model = nn.ModuleDict(
-            {
-                "visualEncoder": _Encoder(_VisualBlock, stride=2),
-                "audioEncoder": _Encoder(_AudioBlock),
-                "fusion": _ChannelAttention(256),
-                "detector": _Detector(256),
-            }
-        )
-        self.lossAV = nn.ModuleDict({"FC": nn.Linear(128, 2)})
-        self.lossV = nn.ModuleDict({"FC": nn.Linear(128, 2)})
-
-    def audio_embedding(self, audio: torch.Tensor) -> torch.Tensor:
-        return encode_audio(self.model["audioEncoder"], audio)
-
-    def face_maps(self, face: torch.Tensor) -> torch.Tensor:
-        return encode_face(self.model["visualEncoder"], face)
+        super().__init__(_VisualBlock, _AudioBlock, fusion=_ChannelAttention(256), detector=_Detector(256))
 
     def classify(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
         fused = self.model["fusion"](torch.cat((audio, face), -1))
