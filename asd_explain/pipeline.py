@@ -8,48 +8,38 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import platform
-import random
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from asd_explain import __version__
-from asd_explain.errors import ClipError, OptionError, OutputError
-from asd_explain.explain.base import Explainer, create_explainer
-from asd_explain.explain.geometry import upsample
+from asd_explain.errors import ClipError, OptionError
+from asd_explain.explain.base import create_explainer
 from asd_explain.loudness import loudness
+from asd_explain.manifest import finish_manifest, manifest
 from asd_explain.media.audio import Audio, load_audio
 from asd_explain.media.reader import ClipInfo, Frame, Planes, VideoReader
-from asd_explain.media.writer import VideoWriter, check_output
+from asd_explain.media.writer import VideoWriter
 from asd_explain.options import Options, pick_device
-from asd_explain.render import FaceView, Renderer, Scene, TimelineTrack
-from asd_explain.results import RESULT_FILES, NewFiles, Result, TrackResult, check_new
+from asd_explain.render import Renderer, Scene, TimelineTrack
+from asd_explain.results import NewFiles, Result, TrackResult
+from asd_explain.running import bounded_threads, progress_bar, seed_everything
 from asd_explain.scoring import GridFeeder, Scores, TrackScorer
 from asd_explain.stages import Ahead, Behind, Timings
+from asd_explain.targets import Targets, still_frames
 from asd_explain.tracks.boxes_csv import CsvTracker
-from asd_explain.tracks.crops import body_box, crop, crop_window
+from asd_explain.tracks.crops import BODY_GEOMETRY, body_box, crop
 from asd_explain.tracks.detect import Detections, DetectionSchedule, Detector, create_detector
 from asd_explain.tracks.link import FaceTracker
 from asd_explain.tracks.shots import ShotDetector
 from asd_explain.tracks.track import FrameTracks, Track, TrackedFace
-from asd_explain.weights.cards import card
-from asd_explain.weights.store import gates_for, load
+from asd_explain.views import Views
+from asd_explain.weights.store import load
 
 log = logging.getLogger(__name__)
 
-BODY_GEOMETRY = "box"
 FRAMES_AHEAD = 12
 CROPS_BEHIND = 400  # crops of 12 KB that may wait for the network
 
@@ -94,47 +84,6 @@ def explain_video(path: Path | str, output: Path | str | None = None, **options:
                 audio.close()
     finish_manifest(result, timings)
     return result
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Where everything goes.
-
-    Attributes:
-        video: the MP4.
-        stills: {moment in seconds from the clip's first frame: path}.
-    """
-
-    video: Path
-    stills: dict[float, Path] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, video: Path, options: Options) -> Targets:
-        """Names for an output video and its stills."""
-        if video.suffix.lower() not in (".mp4", ".m4v", ".mov"):
-            raise OptionError(f"{video}: the output must end in .mp4")
-        stem = video.with_suffix("")
-        return cls(
-            video, {t: stem.with_name(f"{stem.name}.still_{t:.2f}s.{options.still_format}") for t in options.stills}
-        )
-
-    @property
-    def folder(self) -> Path:
-        """Folder of all outputs."""
-        return self.video.parent
-
-    @property
-    def prefix(self) -> str:
-        """What stands before the result files' names."""
-        return f"{self.video.stem}."
-
-    def check(self, clip: Path, overwrite: bool) -> None:
-        """Refuse before any work what could not be written afterwards."""
-        if self.video.exists() and clip.exists() and self.video.samefile(clip):
-            raise OutputError(f"{self.video}: is the clip itself; choose another output name")
-        check_output(self.video, overwrite)
-        for path in (*(self.folder / f"{self.prefix}{name}" for name in RESULT_FILES), *self.stills.values()):
-            check_new(path, overwrite)
 
 
 # --- first pass -------------------------------------------------------------------------------------------------------
@@ -295,77 +244,6 @@ def _cut_crops(frame: Frame, face: TrackedFace, timings: Timings, *, geometry: s
 # --- second pass ------------------------------------------------------------------------------------------------------
 
 
-class Views:
-    """What is drawn on each source frame.
-
-    Args:
-        result: the explained clip.
-        streams: visual streams whose heat is drawn.
-        geometry: crop geometry of the face stream.
-        cells: (stride, offset) in crop pixels of the maps' cells.
-        with_crops: whether the panel needs the crops.
-        with_bodies: whether body boxes are drawn even where no heat belongs to them.
-    """
-
-    def __init__(
-        self,
-        result: Result,
-        streams: tuple[str, ...],
-        geometry: str,
-        cells: tuple[float, float],
-        *,
-        with_crops: bool,
-        with_bodies: bool,
-    ) -> None:
-        self._result, self._streams, self._geometry = result, streams, geometry
-        self._cells, self._with_crops, self._with_bodies = cells, with_crops, with_bodies
-        self._rows: dict[int, list[tuple[TrackResult, int]]] = {}
-        for item in result.tracks:
-            for row, frame in enumerate(item.track.frames):
-                self._rows.setdefault(int(frame), []).append((item, row))
-        self._grids = {item.track.track_id: item.grid.grid_of_source for item in result.tracks}
-
-    def of(self, frame: Frame) -> list[FaceView]:
-        """The faces of one frame."""
-        return [self._view(frame, item, row) for item, row in self._rows.get(frame.index, [])]
-
-    def _view(self, frame: Frame, item: TrackResult, row: int) -> FaceView:
-        track, on_grid = item.track, self._grids[item.track.track_id][row]
-        box = track.boxes[row]
-        body = track.bodies[row] if self._with_bodies and track.bodies is not None else None
-        windows, crops, heat = {}, {}, {}
-        for stream, values in item.smoothed_heat.items():
-            if stream not in self._streams:
-                continue
-            if stream == "body":
-                body = track.bodies[row]
-            source_box = body if stream == "body" else box
-            geometry = BODY_GEOMETRY if stream == "body" else self._geometry
-            windows[stream] = crop_window(source_box, geometry)
-            heat[stream] = self._scaled(values[on_grid], item.heat_scale[stream])
-            if self._with_crops:
-                crops[stream] = crop(frame.luma(), source_box, geometry)
-        p = float(item.p_speaking[row])
-        shares = dict(zip(item.scores.streams, item.scores.shares[on_grid].tolist(), strict=True))
-        return FaceView(
-            track_id=track.track_id,
-            box=box,
-            body=body,
-            p=p,
-            speaking=p >= self._result.threshold,
-            interpolated=bool(track.interpolated[row]),
-            heat=heat,
-            windows=windows,
-            shares=shares,
-            crops=crops,
-        )
-
-    def _scaled(self, heat: np.ndarray, scale: float) -> np.ndarray | None:
-        if scale <= 0 or not np.isfinite(heat).all():
-            return None
-        return upsample(np.clip(heat / scale, 0, 1), *self._cells)
-
-
 def draw(
     result: Result,
     targets: Targets,
@@ -449,85 +327,6 @@ def draw(
     result.files.update({f"still_{moment:.2f}s": path for moment, path in targets.stills.items()})
 
 
-# --- manifest and setting up ------------------------------------------------------------------------------------------
-
-
-def manifest(
-    result: Result, options: Options, model: torch.nn.Module, detector: Detector | None, explainer: Explainer
-) -> dict:
-    """Everything that is needed to say how a result came about, and to make it again."""
-    info = result.clip
-    gates = None if model.fusion_gate is None else gates_for(model.card.name)
-    kept = {
-        stream: {"mean": float(np.mean(counts)), "least": int(min(counts)), "most": int(max(counts))}
-        for stream, counts in getattr(explainer, "channels_kept", {}).items()
-        if counts
-    }
-    return {
-        "asd_explain": __version__,
-        "clip": {
-            "path": str(info.path),
-            "width": info.width,
-            "height": info.height,
-            "fps": str(info.fps),
-            "frames": len(result.frame_times_s),
-            "start_s": info.start_s,
-            "rotation": info.rotation,
-            "codec": info.codec,
-            "audio_codec": info.audio_codec,
-        },
-        "weights": {
-            "name": model.card.name,
-            "sha256": model.weights_sha256,
-            "licence": model.card.licence,
-            "geometry": model.card.geometry,
-            "gates": None if gates is None else {"name": gates, "sha256": card(gates).sha256},
-        },
-        "detector": "boxes csv" if detector is None else detector.name,
-        "options": {f.name: getattr(options, f.name) for f in dataclasses.fields(options)},
-        "heat": {
-            "explainer": explainer.name,
-            "cell_stride_px": model.map_stride_px,
-            "cell_offset_px": model.map_offset_px,
-            "smooth_s": options.smooth_s,
-            "channels_kept": kept,
-            "maps_that_draw_nothing": sum(item.undrawable() for item in result.tracks),
-            "meaning": "where channels that the gate holds open fire; the same for speaking and silent",
-        },
-        "tracks": len(result.tracks),
-        "notes": result.notes,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "device": str(next(model.parameters()).device),
-    }
-
-
-_PACKAGES = ("torch", "torchaudio", "av", "opencv-python-headless", "numpy", "scipy")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def finish_manifest(result: Result, timings: Timings) -> None:
-    """Put stage timings and peak memory into the manifest."""
-    result.manifest["timings_s"] = {stage: round(seconds, 3) for stage, seconds in sorted(timings.seconds.items())}
-    result.manifest["peak_rss_mb"] = peak_rss_mb()
-    result.manifest["written"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def peak_rss_mb() -> float | None:
-    """Most memory this process has held so far, in MB; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
 def refuse_truncated(info: ClipInfo, options: Options) -> None:
     """Refuse a clip that breaks off before the end of what is to be explained.
 
@@ -540,57 +339,3 @@ def refuse_truncated(info: ClipInfo, options: Options) -> None:
         f"{info.path}: breaks off at {info.truncated_at_s:.2f} s of {info.duration_s:.2f} s (copied incompletely?); "
         f"get the whole file, or explain what is there with --end {info.truncated_at_s:.2f}"
     )
-
-
-def still_frames(result: Result, targets: Targets) -> dict[int, list[Path]]:
-    """Source frame index to the stills made of it: for each wanted moment, the frame that is shown then.
-
-    Raises:
-        OptionError: for a moment outside what is explained.
-    """
-    times, found = result.frame_times_s, {}
-    frame_s = float(1 / result.clip.fps)
-    for moment, path in targets.stills.items():
-        time_s = result.clip.start_s + moment
-        if not times[0] - frame_s <= time_s <= times[-1] + frame_s:
-            first, last = (t - result.clip.start_s for t in (times[0], times[-1]))
-            raise OptionError(f"--stills {moment:g}: not between {first:.2f} and {last:.2f} s, which are explained")
-        index = int(np.searchsorted(times, time_s + 1e-6, side="right")) - 1
-        found.setdefault(max(index, 0), []).append(path)
-    return found
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's and PyTorch's generators; nothing here draws from NumPy's global one."""
-    random.seed(seed)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def bounded_threads(threads: int) -> Iterator[None]:
-    """Set the CPU threads of the libraries in use, for as long as this lasts.
-
-    One core is left to decoding and detection, which run beside the network: parallel regions wait for their slowest
-    thread, so that a network on all cores is hardly faster and burns the other stages' time.
-
-    Args:
-        threads: 0 for all cores.
-    """
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    cores = threads or os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores - 1))
-    cv2.setNumThreads(cores)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
-
-
-def progress_bar(stage: str, info: ClipInfo, options: Options, total: int | None = None) -> tqdm:
-    """A progress bar on stderr, silent when that is no terminal or none is wanted."""
-    if total is None and info.duration_s is not None:
-        end = info.duration_s if options.end_s is None else min(info.duration_s, options.end_s)
-        total = max(1, round((end - (options.start_s or 0.0)) * float(info.fps)))
-    hidden = None if options.progress else True
-    return tqdm(total=total, desc=f"{info.path.name}: {stage}", unit="frame", disable=hidden, leave=False)

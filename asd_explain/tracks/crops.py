@@ -32,6 +32,7 @@ class CropGeometry:
 
 
 GEOMETRIES = {name: CropGeometry(name) for name in ("demo", "box")}
+BODY_GEOMETRY = "box"  # how bodies are cut, whatever the faces' geometry
 
 
 def _geometry(geometry: CropGeometry | str) -> CropGeometry:

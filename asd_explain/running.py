@@ -1,0 +1,51 @@
+"""How a run uses the machine: seeds, threads, progress."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import torch
+from tqdm import tqdm
+
+from asd_explain.media.reader import ClipInfo
+from asd_explain.options import Options
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's and PyTorch's generators; nothing here draws from NumPy's global one."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def bounded_threads(threads: int) -> Iterator[None]:
+    """Set the CPU threads of the libraries in use, for as long as this lasts.
+
+    One core is left to decoding and detection, which run beside the network: parallel regions wait for their slowest
+    thread, so that a network on all cores is hardly faster and burns the other stages' time.
+
+    Args:
+        threads: 0 for all cores.
+    """
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    cores = threads or os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores - 1))
+    cv2.setNumThreads(cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def progress_bar(stage: str, info: ClipInfo, options: Options, total: int | None = None) -> tqdm:
+    """A progress bar on stderr, silent when that is no terminal or none is wanted."""
+    if total is None and info.duration_s is not None:
+        end = info.duration_s if options.end_s is None else min(info.duration_s, options.end_s)
+        total = max(1, round((end - (options.start_s or 0.0)) * float(info.fps)))
+    hidden = None if options.progress else True
+    return tqdm(total=total, desc=f"{info.path.name}: {stage}", unit="frame", disable=hidden, leave=False)
