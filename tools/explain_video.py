@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from asd_explain.memory import give_back_large_blocks
+
 EPILOG = """\
 examples:
   asd-explain talk.mp4                          writes talk_explained.mp4 and its tables into this folder
@@ -95,6 +97,7 @@ def target_of(clip: Path, output: Path | None, several: bool) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 1 when a clip failed, 130 when interrupted (argparse exits with 2)."""
     args = parser().parse_args(argv)
+    give_back_large_blocks()
     with remarks(quiet=args.quiet):
         return explain_all(args)
 

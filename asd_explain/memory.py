@@ -1,0 +1,28 @@
+"""Keeps the command's memory flat; called by the command before PyTorch is imported, not by the library.
+
+glibc keeps freed blocks of up to 32 MB in its heaps. The network's activations are of that size and of many shapes, so
+on a ten-minute clip the heaps of its thread were seen to hold up to 1 GB of nothing. Blocks from 4 MB on are therefore
+given back at once; huge pages, where the system grants them, make getting them cheap again. Measured on a 720p clip:
+peak of the first pass 945 to 1218 MB before, 815 to 846 MB after, for about 5 % more time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_M_MMAP_THRESHOLD = -3
+_LARGE_BYTES = 4 << 20
+
+
+def give_back_large_blocks() -> None:
+    """Set the allocator up, where it is glibc's; elsewhere nothing happens. Variables that are set win."""
+    if not sys.platform.startswith("linux"):
+        return
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
