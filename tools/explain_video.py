@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from asd_explain.memory import give_back_large_blocks
 
+INTERRUPTED = 130
 EPILOG = """\
 examples:
   asd-explain talk.mp4                          writes talk_explained.mp4 and its tables into this folder
@@ -169,7 +172,7 @@ def explain_all(args: argparse.Namespace) -> int:
             report(result)
     except KeyboardInterrupt:
         print("asd-explain: interrupted; nothing unfinished was left", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 1 if failed else 0
 
 
@@ -199,5 +202,17 @@ def report(result: object) -> None:
     print(f"{result.files['video']}  ({told}; {result.manifest['timings_s']['total']:.1f} s)")
 
 
+def command() -> NoReturn:
+    """The console command: :func:`main`, and an exit that no thread of a library can spoil."""
+    code = main()
+    if code == INTERRUPTED:
+        # Everything of ours is closed by now; PyTorch's and FFmpeg's threads, caught in the middle, may abort the
+        # process when the interpreter takes them down, with a code and a message of their own.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
