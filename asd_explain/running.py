@@ -34,7 +34,8 @@ def bounded_threads(threads: int) -> Iterator[None]:
     before = torch.get_num_threads(), cv2.getNumThreads()
     cores = threads or os.cpu_count() or 1
     torch.set_num_threads(max(1, cores - 1))
-    cv2.setNumThreads(cores)
+    # OpenCV's operations here are small; its pool would only wait for a core. The stages themselves run side by side.
+    cv2.setNumThreads(1)
     try:
         yield
     finally:
