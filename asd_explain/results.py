@@ -20,7 +20,9 @@ from asd_explain.explain.geometry import drawable_frames, drawing_scale
 from asd_explain.explain.smooth import smooth_heat
 from asd_explain.grid import TimeGrid
 from asd_explain.media.reader import ClipInfo
+from asd_explain.media.writer import check_new
 from asd_explain.scoring import Scores
+from asd_explain.tracks.boxes_csv import COLUMNS
 from asd_explain.tracks.track import Track
 
 HYSTERESIS = 0.15
@@ -29,14 +31,7 @@ MIN_SEGMENT_S = 0.2
 SMOOTH_CELLS = 0.8
 
 CSV_COLUMNS = (
-    "video_id",
-    "frame_timestamp",
-    "entity_box_x1",
-    "entity_box_y1",
-    "entity_box_x2",
-    "entity_box_y2",
-    "label",
-    "entity_id",
+    *COLUMNS,
     "score",
     "logit",
     "speaking",
@@ -345,15 +340,3 @@ class NewFiles:
         finally:
             for hidden, _ in self._pending:
                 hidden.unlink(missing_ok=True)
-
-
-def check_new(path: Path, overwrite: bool) -> None:
-    """Refuse a path that exists and may not be replaced.
-
-    Raises:
-        OutputError: naming it.
-    """
-    if path.is_dir():
-        raise OutputError(f"{path}: is a directory; give a file name")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")

@@ -226,6 +226,17 @@ def cut_faces(
     return clips
 
 
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an npz that is there as a whole or not at all; its folder is made when needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        np.savez(partial, **arrays)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 class FaceClipCache:
     """Face tracks of clips, cut once and kept as one npz a clip.
 
@@ -262,13 +273,7 @@ class FaceClipCache:
             arrays |= {f"{key}.faces.{g}": v for g, v in c.faces.items()}
             arrays |= {f"{key}.boxes": c.boxes, f"{key}.mfcc": c.mfcc, f"{key}.start_s": np.float64(c.start_s)}
             arrays |= {f"{key}.size": np.array(c.size), f"{key}.has_audio": np.array(c.has_audio)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        try:
-            np.savez(partial, **arrays)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_arrays(path, arrays)
 
     @staticmethod
     def _read(path: Path, entry: ClipEntry) -> Iterator[FaceClip]:

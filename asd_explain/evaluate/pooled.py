@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asd_explain.datasets.shared_clips import ClipEntry, FaceClip, FaceClipCache
+from asd_explain.datasets.shared_clips import ClipEntry, FaceClip, FaceClipCache, save_arrays
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.models.fusion_backbone import FusionBackbone
@@ -170,13 +169,7 @@ class PooledCache:
             arrays |= {f"{i}.{k}": np.asarray(getattr(t, k)) for k in ("name", "has_audio", "times_s", "boxes", "size")}
             arrays |= {f"{i}.{k}": getattr(t, k).numpy() for k in ("audio", "face", "still")}
             arrays[f"{i}.voiced"] = t.voiced
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        try:
-            np.savez(partial, **arrays)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_arrays(path, arrays)
 
     @staticmethod
     def _read(stored: np.lib.npyio.NpzFile, entry: ClipEntry, i: int) -> PooledTrack:

@@ -44,6 +44,18 @@ _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _AAC_FRAME = 1024
 
 
+def check_new(path: Path, overwrite: bool) -> None:
+    """Refuse a path that exists and may not be replaced.
+
+    Raises:
+        OutputError: naming it.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a directory; give a file name")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+
+
 def check_output(path: str | Path, overwrite: bool = False) -> None:
     """Check that a file can be written at ``path``, by creating and removing a hidden file beside it.
 
@@ -51,10 +63,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
         OutputError: the file exists and may not be overwritten, is a directory, or its folder is missing or unwritable.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OutputError(f"{path}: is a directory; give a file name")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+    check_new(path, overwrite)
     _create_part(path).unlink(missing_ok=True)
 
 
