@@ -29,7 +29,7 @@ class Options:
         model: "auto", a backbone's name or a weights card's name.
         weights: file to read the network from instead of the card's.
         device: "auto", "cpu", "cuda" or "mps".
-        detector: "auto", "yunet" or "haar".
+        detector: "auto", "yunet", "yunet-2023mar" or "haar".
         boxes: csv of face boxes in AVA or WASD format that replaces detection.
         body_boxes: csv of body boxes, matched to ``boxes`` by entity.
         explainer: name of an explainer.

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     net.add_argument("--weights", metavar="FILE", type=Path, help="read the network from this file")
     net.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     faces = p.add_argument_group("faces")
-    faces.add_argument("--detector", default="auto", help="auto, yunet or haar (default auto)")
+    faces.add_argument("--detector", default="auto", help="auto, yunet, yunet-2023mar or haar (default auto)")
     faces.add_argument("--boxes", metavar="CSV", type=Path, help="face boxes (AVA or WASD csv) instead of detection")
     faces.add_argument("--body-boxes", metavar="CSV", type=Path, help="body boxes for the same entities")
     why = p.add_argument_group("explanation")

