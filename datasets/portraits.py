@@ -44,6 +44,7 @@ class FaceGeometry:
         jaw_half_width: distance from the mouth's centre at which the cheeks no longer follow the jaw.
         rest: part of the photo's own gap between the lips that stays open when the mouth is at rest.
         teeth: draw teeth (a photograph with a shut mouth shows none).
+        outline: points x, y of the person's outline, clockwise or not, closed along the photograph's lower edge.
     """
 
     size: tuple[int, int]
@@ -61,6 +62,17 @@ class FaceGeometry:
     jaw_half_width: float
     rest: float
     teeth: bool
+    outline: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def face_width(self) -> float:
+        """Width of the face box, px."""
+        return self.face[2] - self.face[0]
+
+    @property
+    def face_height(self) -> float:
+        """Height of the face box, px."""
+        return self.face[3] - self.face[1]
 
     def mirrored(self) -> FaceGeometry:
         """The geometry of the photograph flipped left to right."""
@@ -79,9 +91,107 @@ class FaceGeometry:
             lip_x=tuple(right - x for x in reversed(self.lip_x)),
             upper_lip=tuple(reversed(self.upper_lip)),
             lower_lip=tuple(reversed(self.lower_lip)),
+            outline=tuple((right - x, y) for x, y in self.outline),
+        )
+
+    def padded(self, left: int, top: int, right: int) -> FaceGeometry:
+        """The geometry of the photograph with so many pixels added at three of its sides."""
+
+        def box(b: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+            return (b[0] + left, b[1] + top, b[2] + left, b[3] + top)
+
+        return replace(
+            self,
+            size=(self.size[0] + left + right, self.size[1] + top),
+            face=box(self.face),
+            body=box(self.body),
+            head=(self.head[0] + left, self.head[1] + top, *self.head[2:]),
+            pivot=(self.pivot[0] + left, self.pivot[1] + top),
+            eyes=tuple(replace(e, x=e.x + left, y=e.y + top) for e in self.eyes),
+            lip_x=tuple(x + left for x in self.lip_x),
+            upper_lip=tuple(y + top for y in self.upper_lip),
+            lower_lip=tuple(y + top for y in self.lower_lip),
+            lips=(self.lips[0] + top, self.lips[1] + top),
+            nose_y=self.nose_y + top,
+            chin_y=self.chin_y + top,
+            outline=tuple((x + left, y + top) for x, y in self.outline),
+        )
+
+    def reshaped(self, jaw: float, brow: float, nose: float) -> FaceGeometry:
+        """The geometry of the photograph with a face of other proportions (see :func:`shape_shift`)."""
+        points = [(self.face[0], 0.5 * (self.face[1] + self.face[3])), (self.face[2], self.face[3])]
+        points += [(self.face[0], self.face[1]), (self.lip_x[0], self.nose_y), (self.face[0], self.chin_y)]
+        points += [(e.x + side * e.half_width, e.y) for e in self.eyes for side in (-1, 1)]
+        points += [*zip(self.lip_x, self.upper_lip, strict=True), *zip(self.lip_x, self.lower_lip, strict=True)]
+        middle = (self.lip_x[0] + self.lip_x[-1]) / 2
+        points += [(middle, self.lips[0]), (middle, self.lips[1])]
+        old = np.array(points, np.float32)
+        new = old.copy()
+        for _ in range(12):
+            new = old - np.stack(shape_shift(self, new[:, 0], new[:, 1], jaw, brow, nose), axis=1)
+        moved = [(float(x), float(y)) for x, y in new]
+        count = len(self.lip_x)
+        eyes = [
+            replace(e, x=(a[0] + b[0]) / 2, y=(a[1] + b[1]) / 2, half_width=(b[0] - a[0]) / 2)
+            for e, a, b in zip(self.eyes, moved[5:9:2], moved[6:9:2], strict=True)
+        ]
+        upper, lower = moved[9 : 9 + count], moved[9 + count : 9 + 2 * count]
+        half = (self.face[2] + self.face[0]) / 2 - moved[0][0]
+        centre = (self.face[2] + self.face[0]) / 2
+        return replace(
+            self,
+            face=(centre - half, moved[2][1], centre + half, moved[1][1]),
+            eyes=(eyes[0], eyes[1]),
+            lip_x=tuple((u[0] + v[0]) / 2 for u, v in zip(upper, lower, strict=True)),
+            upper_lip=tuple(u[1] for u in upper),
+            lower_lip=tuple(max(u[1], v[1]) for u, v in zip(upper, lower, strict=True)),
+            lips=(moved[-2][1], moved[-1][1]),
+            nose_y=moved[3][1],
+            chin_y=moved[4][1],
+            jaw_half_width=self.jaw_half_width * (1 + jaw),
         )
 
 
+def shape_shift(
+    g: FaceGeometry, x: np.ndarray, y: np.ndarray, jaw: float, brow: float, nose: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a reshaped photograph's point x, y comes from, less x, y: smooth, and nothing beyond the head.
+
+    Args:
+        g: the geometry of the unchanged photograph.
+        x, y: points, px, of any shape.
+        jaw, brow: about how much wider the lower and the upper face get; -0.12 to 0.12.
+        nose: how far nose and mouth go down, in face heights; -0.04 to 0.04.
+    """
+    width, height = np.float32(g.face_width), np.float32(g.face_height)
+    centre = np.float32((g.face[0] + g.face[2]) / 2)
+    across = (x - centre) / width
+    near = np.exp(-((across / 0.95) ** 4))
+    low = np.exp(-(((y - np.float32(g.face[1] + 0.80 * height)) / (0.34 * height)) ** 2))
+    high = np.exp(-(((y - np.float32(g.face[1] + 0.20 * height)) / (0.34 * height)) ** 2))
+    middle = np.exp(-(((y - np.float32(g.face[1] + 0.66 * height)) / (0.24 * height)) ** 2))
+    dx = -across * width * near * (jaw * low + brow * high)
+    return dx.astype(np.float32), (-nose * height * middle * near).astype(np.float32)
+
+
+def _points(text: str) -> tuple[tuple[float, float], ...]:
+    return tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in text.split()))
+
+
+_HOPPER_OUTLINE = _points(
+    "218,31 212,43 196,50 181,64 174,84 160,100 153,110 153,150 152,200 160,226 169,259 177,270 180,283 "
+    "189,294 196,299 197,320 183,333 167,343 120,360 97,363 78,369 64,378 52,382 46,389 38,410 29,425 "
+    "28,459 19,526 12,599 509,599 508,520 506,437 501,425 493,395 489,390 466,378 420,365 361,340 337,321 "
+    "329,311 330,300 336,287 339,271 343,268 354,267 360,262 369,223 366,194 372,189 372,186 368,180 "
+    "371,135 369,129 369,103 365,90 353,85 347,70 335,56 315,45 300,42 294,35 281,27 270,24 249,23 "
+)
+_ASTRONAUT_OUTLINE = _points(
+    "201,23 185,38 162,52 157,57 153,68 156,101 168,115 175,129 181,133 181,146 151,152 131,167 122,181 "
+    "118,200 91,226 68,243 49,273 41,291 39,305 33,328 36,331 47,336 50,340 48,351 49,369 43,383 38,386 "
+    "25,388 20,395 20,419 24,432 23,460 28,489 27,495 22,502 24,511 506,511 506,500 504,491 500,480 "
+    "495,470 499,455 495,450 493,421 478,384 452,359 416,344 393,344 365,348 360,342 356,302 343,268 "
+    "331,253 303,232 294,210 272,184 263,155 265,142 290,117 300,93 296,59 288,43 274,30 247,18 227,16 "
+)
 _HOPPER_LIPS = (280.5, 277.0, 274.6, 274.6, 276.2, 274.8, 275.0, 276.0, 278.0)
 GEOMETRY = {
     "hopper": FaceGeometry(
@@ -100,6 +210,7 @@ GEOMETRY = {
         jaw_half_width=88,
         rest=0.0,
         teeth=True,
+        outline=_HOPPER_OUTLINE,
     ),
     "astronaut": FaceGeometry(
         size=(512, 512),
@@ -117,6 +228,7 @@ GEOMETRY = {
         jaw_half_width=46,
         rest=0.25,
         teeth=False,
+        outline=_ASTRONAUT_OUTLINE,
     ),
 }
 
@@ -133,6 +245,12 @@ class Look:
         saturation: 0 (gray) to about 1.4.
         stretch: width of the picture over its height, about 0.9 to 1.1 (a leaner or a broader face).
         face_fraction: height of the face over height of the panel, where the photograph's size allows it.
+        place: how far the face is right of the panel's middle, in panel widths, where the photograph's size allows it.
+        gamma: of the gray levels; below 1 lifts the dark ones.
+        side_light: -1 (light from the left) to 1 (from the right).
+        jaw, brow, nose: other proportions of the face, see :func:`shape_shift`; 0 leaves them.
+        backdrop: 0: the photograph's own background; else the seed of a generated one behind the person's outline.
+        room: face heights of backdrop added at the left, the top and the right; only with a backdrop.
     """
 
     photo: str = "hopper"
@@ -142,6 +260,40 @@ class Look:
     saturation: float = 1.0
     stretch: float = 1.0
     face_fraction: float = 0.4
+    place: float = 0.0
+    gamma: float = 1.0
+    side_light: float = 0.0
+    jaw: float = 0.0
+    brow: float = 0.0
+    nose: float = 0.0
+    backdrop: int = 0
+    room: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def _shaped(self) -> bool:
+        return any((self.jaw, self.brow, self.nose))
+
+    def padding(self, face_height: float) -> tuple[int, int, int]:
+        """Pixels added at the left, the top and the right."""
+        left, top, right = (round(side * face_height) if self.backdrop else 0 for side in self.room)
+        return left, top, right
+
+
+def geometry_of(look: Look) -> FaceGeometry:
+    """Where things are in the photograph of a look, in the pixels of :func:`load_photo`.
+
+    Raises:
+        OptionError: no such photograph.
+    """
+    if look.photo not in GEOMETRY:
+        raise OptionError(f"no photograph named {look.photo!r}; there are {', '.join(GEOMETRY)}")
+    g = GEOMETRY[look.photo]
+    padding = look.padding(g.face_height)
+    if look.mirrored:
+        g = g.mirrored()
+    if look._shaped:
+        g = g.reshaped(look.jaw, look.brow, look.nose)
+    return g.padded(*padding) if any(padding) else g
 
 
 def photo_path(name: str) -> Path:
@@ -174,10 +326,59 @@ def load_photo(look: Look) -> np.ndarray:
     if picture is None:
         raise AsdExplainError(f"the photograph {look.photo} cannot be read; reinstall: {DEMO_EXTRA}")
     rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    g = GEOMETRY[look.photo]
     if look.mirrored:
-        rgb = rgb[:, ::-1]
+        rgb, g = np.ascontiguousarray(rgb[:, ::-1]), g.mirrored()
+    if look._shaped:
+        x, y = np.meshgrid(np.arange(g.size[0], dtype=np.float32), np.arange(g.size[1], dtype=np.float32))
+        dx, dy = shape_shift(g, x, y, look.jaw, look.brow, look.nose)
+        rgb = cv2.remap(rgb, x + dx, y + dy, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     rgb = rgb.astype(np.float32) * look.brightness
     gray = rgb @ np.array((0.299, 0.587, 0.114), np.float32)
     rgb = gray[..., None] + (rgb - gray[..., None]) * look.saturation
     rgb *= 1 + look.warmth * np.array((0.06, 0.0, -0.12), np.float32)
+    if look.gamma != 1.0:
+        rgb = 255 * (np.clip(rgb, 0, 255) / 255) ** np.float32(look.gamma)
+    if look.side_light:
+        across = (np.arange(g.size[0], dtype=np.float32) - (g.face[0] + g.face[2]) / 2) / g.face_width
+        rgb *= (1 + 0.4 * look.side_light * np.tanh(1.5 * across))[None, :, None]
+    if look.backdrop:
+        padding = look.padding(GEOMETRY[look.photo].face_height)
+        rgb = np.pad(rgb, ((padding[1], 0), (padding[0], padding[2]), (0, 0)))
+        behind = _backdrop(rgb.shape[0], rgb.shape[1], look.backdrop)
+        alpha = person_mask(geometry_of(look), soft=0.006)[..., None]
+        rgb = behind + alpha * (rgb - behind)
     return np.ascontiguousarray(np.clip(rgb + 0.5, 0, 255).astype(np.uint8))
+
+
+def person_mask(g: FaceGeometry, soft: float, grow: float = 0.0) -> np.ndarray:
+    """(H, W) float32: 1 inside the person's outline, 0 outside.
+
+    Args:
+        g: the geometry.
+        soft: standard deviation of the border's blur, in face heights.
+        grow: how far the outline is moved outwards first, in face heights.
+    """
+    mask = np.zeros((g.size[1], g.size[0]), np.uint8)
+    cv2.fillPoly(mask, [np.rint(np.array(g.outline) * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+    if grow > 0:
+        side = 2 * round(grow * g.face_height) + 1
+        mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    sigma = max(0.5, soft * g.face_height)
+    return cv2.GaussianBlur(mask, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE).astype(np.float32) / 255
+
+
+def _backdrop(height: int, width: int, seed: int) -> np.ndarray:
+    """(height, width, 3) float32 RGB: a wall out of focus with a gradient, clouds and a few upright and level edges."""
+    rng = np.random.default_rng((seed, 11))
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    base = rng.uniform(40, 200) + rng.uniform(-40, 40) * x + rng.uniform(-40, 40) * y
+    clouds = cv2.resize(rng.standard_normal((6, 6)), (width, height), interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(rng.standard_normal((40, 40)), (width, height), interpolation=cv2.INTER_CUBIC)
+    picture = base + rng.uniform(0, 22) * clouds + rng.uniform(0, 8) * fine
+    for _ in range(rng.integers(0, 7)):
+        (x1, x2), (y1, y2) = np.sort(rng.uniform(-1.2, 1.2, 2)), np.sort(rng.uniform(-1.2, 1.2, 2))
+        picture = np.where((x > x1) & (x < x2) & (y > y1) & (y < y2), picture + rng.uniform(-60, 60), picture)
+    picture = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), float(rng.uniform(0.8, 9)))
+    tint = 1 + rng.uniform(-0.15, 0.15, 3)
+    return np.clip(picture[..., None] * tint, 0, 255).astype(np.float32)

@@ -17,10 +17,10 @@ import numpy as np
 
 from asd_explain.errors import AsdExplainError, OptionError
 from asd_explain.grid import TimeGrid
-from asd_explain.media.audio import load_audio
+from asd_explain.media.audio import Audio, load_audio
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.media.reader import VideoReader
-from asd_explain.tracks.crops import GEOMETRIES, crop
+from asd_explain.tracks.crops import BODY_GEOMETRY, GEOMETRIES, body_box, crop
 from asd_explain.tracks.detect import DetectionSchedule, Detector, create_detector
 from asd_explain.tracks.link import FaceTracker
 from asd_explain.tracks.shots import ShotDetector
@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("fit", "dev", "test")
 GROUPS = ("conversations", "single", "listening", "tracks")
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+#: The wide crop: side in pixels, and how much longer than the box's its sides are.
+WIDE_SIZE, WIDE_SCALE = 160, 1.4
 _POOL = 12
 #: Speakers and clips that are not ``fit``.
 _TEST = {
@@ -43,6 +45,8 @@ _DEV = {
     *("standup_two_mixed", "standup_two_left_voice_only", "standup_two_right_voice_only"),
     *("office_talk", "stage_lecture", "expressions_d14", "talk_no_audio"),
 }
+#: Clips that show the same people under different names.
+_SAME_VOICES = ("standup_two", "car_", "dubbed")
 _LEFT_OUT = {"speaker_17"}  # mixes people who may be in other splits
 _VIDEO_SUFFIXES = {".mp4", ".avi", ".mpg", ".mov", ".mkv", ".webm"}
 
@@ -78,8 +82,12 @@ class FaceClip:
         boxes: (T, 4) float32 px.
         size: (width, height) of the clip, px.
         faces: {geometry: (T, 112, 112) uint8}.
+        wide: (T, 160, 160) uint8, the box with a fifth of its side around it, from which crops can be jittered.
+        bodies: (T, 112, 112) uint8, of the body box that the face box implies.
         mfcc: (4T, 13) float32 of the clip's own sound.
+        waveform: (n,) int16, 16 kHz, from grid frame 0 on; empty where there is no audio track.
         has_audio: whether the clip has an audio track; else ``mfcc`` is that of silence.
+        truth: (T,) float32, 1 speaking, 0 silent, NaN unknown, where it is known exactly (our own talking photos).
     """
 
     entry: ClipEntry
@@ -88,8 +96,12 @@ class FaceClip:
     boxes: np.ndarray
     size: tuple[int, int]
     faces: dict[str, np.ndarray]
+    wide: np.ndarray
+    bodies: np.ndarray
     mfcc: np.ndarray
+    waveform: np.ndarray
     has_audio: bool
+    truth: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -98,6 +110,11 @@ class FaceClip:
     def times_s(self) -> np.ndarray:
         """(T,) seconds from the clip's first frame."""
         return self.start_s + np.arange(len(self)) / 25.0
+
+
+def voice_name(person: str) -> str:
+    """Name shared by clips in which the same people talk."""
+    return next((prefix for prefix in _SAME_VOICES if person.startswith(prefix)), person)
 
 
 def split_of(name: str) -> str:
@@ -189,6 +206,8 @@ def cut_faces(
                     raise AsdExplainError(f"{entry.path}: frame {tracked.index} came out of order")
                 for face in tracked.faces:
                     cut = {g: crop(luma, face.box, g) for g in GEOMETRIES}
+                    cut["wide"] = crop(luma, wide_box(face.box), "box", WIDE_SIZE)
+                    cut["body"] = crop(luma, body_box(face.box, info.width, info.height), BODY_GEOMETRY)
                     crops.setdefault(face.track_id, []).append((index, tracked.time_s, face, cut))
 
         for frame in reader:
@@ -217,13 +236,29 @@ def cut_faces(
                 boxes=track.boxes[source],
                 size=(info.width, info.height),
                 faces={g: np.stack([rows[i][3][g] for i in source]) for g in GEOMETRIES},
+                wide=np.stack([rows[i][3]["wide"] for i in source]),
+                bodies=np.stack([rows[i][3]["body"] for i in source]),
                 mfcc=aligned_mfcc(audio, grid.start_s, len(source)).numpy(),
+                waveform=_samples(audio, grid.start_s, len(source) / grid.fps),
                 has_audio=audio is not None,
             )
         )
     if audio is not None:
         audio.close()
     return clips
+
+
+def wide_box(box: np.ndarray) -> np.ndarray:
+    """(4,) box grown about its centre to ``WIDE_SCALE`` times its sides."""
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * WIDE_SCALE
+    return np.concatenate([centre - half, centre + half])
+
+
+def _samples(audio: Audio | None, start_s: float, length_s: float) -> np.ndarray:
+    if audio is None:
+        return np.zeros(0, np.int16)
+    samples = audio.slice(start_s, round(length_s * audio.rate))
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -261,7 +296,7 @@ class FaceClipCache:
         path = self.path(entry)
         if not path.is_file():
             if self._detector is None:
-                self._detector = create_detector("auto")
+                self._detector = create_detector("yunet")
             self._write(path, cut_faces(entry, self._detector))
         return list(self._read(path, entry))
 
@@ -271,7 +306,10 @@ class FaceClipCache:
         for c in clips:
             key = f"{c.track_id}"
             arrays |= {f"{key}.faces.{g}": v for g, v in c.faces.items()}
+            arrays |= {f"{key}.wide": c.wide, f"{key}.bodies": c.bodies, f"{key}.waveform": c.waveform}
             arrays |= {f"{key}.boxes": c.boxes, f"{key}.mfcc": c.mfcc, f"{key}.start_s": np.float64(c.start_s)}
+            if c.truth is not None:
+                arrays[f"{key}.truth"] = c.truth
             arrays |= {f"{key}.size": np.array(c.size), f"{key}.has_audio": np.array(c.has_audio)}
         save_arrays(path, arrays)
 
@@ -287,8 +325,12 @@ class FaceClipCache:
                     boxes=stored[f"{key}.boxes"],
                     size=tuple(int(v) for v in stored[f"{key}.size"]),
                     faces={g: stored[f"{key}.faces.{g}"] for g in GEOMETRIES},
+                    wide=stored[f"{key}.wide"],
+                    bodies=stored[f"{key}.bodies"],
                     mfcc=stored[f"{key}.mfcc"],
+                    waveform=stored[f"{key}.waveform"],
                     has_audio=bool(stored[f"{key}.has_audio"]),
+                    truth=stored.get(f"{key}.truth"),
                 )
 
 

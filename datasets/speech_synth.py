@@ -25,7 +25,7 @@ class Voice:
     """A voice of espeak-ng.
 
     Attributes:
-        name: voice and variant, e.g. ``en-us+f2``, ``en-gb+Alicia``, ``de+m3``.
+        name: voice and variant, e.g. ``en-us+f2``, ``en-gb-x-rp+Alicia``, ``de+m3``.
         rate_wpm: speed in words a minute, 80 to 450; lively conversation is about 150 to 180.
         pitch: 0 (low) to 99 (high).
         pitch_range: how lively the melody is, 0 to 99.

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from asd_explain.datasets.portraits import GEOMETRY, Eye, Look, load_photo
-from asd_explain.errors import OptionError
+from asd_explain.datasets.portraits import Eye, Look, geometry_of, load_photo, person_mask
+from asd_explain.datasets.talking_hands import Hand, HandPainter
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Pose:
         shift: head moved, in face heights, (right, down).
         sway: the whole picture moved, in face heights, (right, down).
         zoom: head larger (> 1) or smaller.
+        lean: the shoulders moved with the head, in face heights, (right, down); less towards the photo's lower edge.
+        lean_in: upper body and head larger (> 1) or smaller.
+        shrug: the left and the right shoulder lifted, in face heights.
+        hands: hands in front of the body.
     """
 
     opening: float = 0.0
@@ -42,6 +46,15 @@ class Pose:
     shift: tuple[float, float] = (0.0, 0.0)
     sway: tuple[float, float] = (0.0, 0.0)
     zoom: float = 1.0
+    lean: tuple[float, float] = (0.0, 0.0)
+    lean_in: float = 1.0
+    shrug: tuple[float, float] = (0.0, 0.0)
+    hands: tuple[Hand, ...] = ()
+
+    @property
+    def torso_moves(self) -> bool:
+        """Whether anything below the head is not at rest."""
+        return self.lean_in != 1.0 or any(self.lean) or any(self.shrug)
 
 
 # All relative to the width of the mouth (corner to corner).
@@ -67,13 +80,15 @@ class TalkingFace:
         look: which photograph.
         width, height: size of the panel in output pixels.
         zoom: close-up factor on top of ``look.face_fraction``.
+        torso: poses may move the torso and show hands (takes a little longer).
+
+    Raises:
+        OptionError: no such photograph.
     """
 
-    def __init__(self, look: Look, width: int, height: int, zoom: float = 1.0) -> None:
-        if look.photo not in GEOMETRY:
-            raise OptionError(f"no photograph named {look.photo!r}; there are {', '.join(GEOMETRY)}")
-        geometry = GEOMETRY[look.photo]
-        self.geometry = g = geometry.mirrored() if look.mirrored else geometry
+    def __init__(self, look: Look, width: int, height: int, zoom: float = 1.0, torso: bool = True) -> None:
+        self.geometry = g = geometry_of(look)
+        self._reach = 0.34 if torso else 0.14  # the head's largest motion, face heights
         self.width, self.height = width, height
         face_h = g.face[3] - g.face[1]
         # Photo pixels per panel pixel. The window stays inside the photograph with a margin for the sway, and the
@@ -83,7 +98,7 @@ class TalkingFace:
         largest = min((g.size[0] - 2 * margin) * look.stretch / width, (g.size[1] - 2 * margin) / height)
         self.step_y = min(wanted, largest)
         self.step_x = self.step_y / look.stretch
-        centre_x = (g.face[0] + g.face[2]) / 2
+        centre_x = (g.face[0] + g.face[2]) / 2 - look.place * self.step_x * width
         centre_y = g.face[1] + 0.5 * face_h + 0.06 * self.step_y * height
         half_w, half_h = self.step_x * width / 2, self.step_y * height / 2
         self._left = float(np.clip(centre_x, half_w + margin, g.size[0] - margin - half_w)) - half_w
@@ -98,11 +113,14 @@ class TalkingFace:
         else:
             self._reduce = 1.0
         self._source = photo
+        self._torso = person_mask(g, soft=0.10, grow=0.22) if torso else None
+        self._painter = HandPainter(g, load_photo(look)) if torso else None
 
         x = (self._left + (np.arange(width, dtype=np.float32) + 0.5) * self.step_x - 0.5).astype(np.float32)
         y = (self._top + (np.arange(height, dtype=np.float32) + 0.5) * self.step_y - 0.5).astype(np.float32)
         self._x, self._y = np.meshgrid(x, y)
         self._head, self._bulge = self._weights(self._x, self._y)
+        self._body = self._body_weights(self._x, self._y) if torso else None
         self._mouth_rows, self._mouth_cols = self._roi(
             *(self._mouth_x - g.jaw_half_width, g.nose_y - 0.05 * face_h),
             *(self._mouth_x + g.jaw_half_width, g.chin_y + 0.55 * face_h),
@@ -122,7 +140,7 @@ class TalkingFace:
 
     def _roi(self, x1: float, y1: float, x2: float, y2: float) -> tuple[slice, slice]:
         """Panel rows and columns that can show photo box xyxy in any pose (grown by the head's largest motion)."""
-        grow = 0.14 * (self.geometry.face[3] - self.geometry.face[1])
+        grow = self._reach * (self.geometry.face[3] - self.geometry.face[1])
         rows = np.clip([(y1 - grow - self._top) / self.step_y, (y2 + grow - self._top) / self.step_y], 0, self.height)
         cols = np.clip([(x1 - grow - self._left) / self.step_x, (x2 + grow - self._left) / self.step_x], 0, self.width)
         return slice(int(rows[0]), int(np.ceil(rows[1]))), slice(int(cols[0]), int(np.ceil(cols[1])))
@@ -137,12 +155,39 @@ class TalkingFace:
         q = ((x - fx) / (0.62 * (g.face[2] - g.face[0]))) ** 2 + ((y - fy) / (0.68 * (g.face[3] - g.face[1]))) ** 2
         return (1 - _smooth((r - 1) / 0.5)).astype(np.float32), (np.clip(1 - q, 0, 1) ** 1.5).astype(np.float32)
 
-    def _to_rest(self, x, y, head, bulge, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+    def _body_weights(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How far a point goes with the shoulders, and how far it is lifted with the left and the right one (0..1)."""
+        g = self.geometry
+        shape, height = x.shape, np.float32(g.face_height)
+        points = (np.ascontiguousarray(v, np.float32).reshape(len(v), -1) for v in (x, y))
+        person = cv2.remap(self._torso, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(shape)
+        rise = _smooth((np.float32(g.size[1]) - y) / np.float32(max(g.size[1] - g.pivot[1], 1)))
+        below = person * (1 - self._weights(x, y)[0])  # shoulders do not lift the head
+        lifts = []
+        for side in (-1, 1):
+            dx = (x - np.float32(g.pivot[0] + side * 0.75 * g.face_height)) / (np.float32(0.55) * height)
+            dy = (y - np.float32(g.pivot[1] + 0.25 * g.face_height)) / (np.float32(0.7) * height)
+            lifts.append((below * np.exp(-dx * dx - dy * dy)).astype(np.float32))
+        return (person * rise).astype(np.float32), lifts[0], lifts[1]
+
+    def _torso_to_rest(self, x, y, body, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+        """Points shown -> the same points with shoulders at rest (inverse motion)."""
+        g = self.geometry
+        go, left, right = body
+        grow = np.float32(1 - 1 / pose.lean_in)
+        dx = go * (np.float32(pose.lean[0] * g.face_height) + grow * (x - np.float32(g.pivot[0])))
+        dy = go * (np.float32(pose.lean[1] * g.face_height) + grow * (y - np.float32(g.size[1])))
+        dy -= np.float32(g.face_height) * (np.float32(pose.shrug[0]) * left + np.float32(pose.shrug[1]) * right)
+        return x - dx, y - dy
+
+    def _to_rest(self, x, y, head, bulge, body, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
         """Photo points x, y shown by a panel in ``pose`` -> the same points of the unmoved head (inverse motion)."""
         g = self.geometry
         face_w, face_h = g.face[2] - g.face[0], g.face[3] - g.face[1]
         x = x - np.float32(pose.sway[0] * face_h)
         y = y - np.float32(pose.sway[1] * face_h)
+        if body is not None and pose.torso_moves:
+            x, y = self._torso_to_rest(x, y, body, pose)
         px, py = g.pivot
         c, s = np.cos(pose.roll) / pose.zoom, np.sin(pose.roll) / pose.zoom
         ax, ay = x - np.float32(px + pose.shift[0] * face_h), y - np.float32(py + pose.shift[1] * face_h)
@@ -193,7 +238,7 @@ class TalkingFace:
 
     def render(self, pose: Pose) -> np.ndarray:
         """The panel in a pose: (height, width, 3) uint8 RGB."""
-        x, y = self._to_rest(self._x, self._y, self._head, self._bulge, pose)
+        x, y = self._to_rest(self._x, self._y, self._head, self._bulge, self._body, pose)
         rows, cols = self._mouth_rows, self._mouth_cols
         rest_x, rest_y = x[rows, cols], y[rows, cols]
         x, y = x.copy(), y.copy()
@@ -208,6 +253,9 @@ class TalkingFace:
         if pose.blink > 0.02:
             for eye, roi in zip(self.geometry.eyes, self._eye_rois, strict=True):
                 self._draw_lid(panel[roi], x[roi], y[roi], eye, pose.blink)
+        if self._painter is not None:
+            for hand in pose.hands:
+                self._painter.paint(panel, hand, pose, self._left, self._top, self.step_x, self.step_y)
         return panel
 
     def _sample(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -265,7 +313,9 @@ class TalkingFace:
         shown = points.copy()
         for _ in range(8):  # the motion is small and smooth: this contracts by a factor of 10 a step
             head, bulge = self._weights(shown[:, 0], shown[:, 1])
-            x, y = self._to_rest(shown[:, 0], shown[:, 1], head, bulge, pose)
+            moves = self._torso is not None and pose.torso_moves
+            body = self._body_weights(shown[:, 0], shown[:, 1]) if moves else None
+            x, y = self._to_rest(shown[:, 0], shown[:, 1], head, bulge, body, pose)
             shown += points - np.stack([x, y], axis=1)
         return np.stack(
             [(shown[:, 0] + 0.5 - self._left) / self.step_x, (shown[:, 1] + 0.5 - self._top) / self.step_y], axis=1

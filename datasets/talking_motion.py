@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from asd_explain.datasets.speech_synth import Utterance
+from asd_explain.datasets.talking_body import BodyMotion
 from asd_explain.datasets.talking_face import Pose
 
 CONTROL_HZ = 200.0
@@ -93,11 +94,21 @@ class FaceMotion:
         activity: (n,) 0..1 loudness of the person's own talking, of the whole clip: a talking head moves more.
         seed: of the head's and the eyelids' motion.
         liveliness: factor on the head's motion; 0 gives a still photograph.
+        torso: factor on the motion of the shoulders; see :class:`BodyMotion`.
+        gestures: how much the hands are used, 0 to 1.
     """
 
     def __init__(
-        self, opening: np.ndarray, rounding: np.ndarray, activity: np.ndarray, seed: int, liveliness: float = 1.0
+        self,
+        opening: np.ndarray,
+        rounding: np.ndarray,
+        activity: np.ndarray,
+        seed: int,
+        liveliness: float = 1.0,
+        torso: float = 0.0,
+        gestures: float = 0.0,
     ) -> None:
+        self._body = BodyMotion(activity, CONTROL_HZ, seed, torso, gestures) if torso > 0 or gestures > 0 else None
         rng = np.random.default_rng(seed)
         count = len(opening)
         self._signals = {"opening": opening, "rounding": rounding}
@@ -140,8 +151,17 @@ class FaceMotion:
         k = min(max(int(position), 0), len(self._signals["opening"]) - 2)
         part = min(max(position - k, 0.0), 1.0)
         v = {name: float(signal[k] * (1 - part) + signal[k + 1] * part) for name, signal in self._signals.items()}
-        return Pose(
+        pose = Pose(
             **{name: v[name] for name in ("opening", "rounding", "blink", "turn", "nod", "roll", "zoom")},
             shift=(v["shift_x"], v["shift_y"]),
             sway=(v["sway_x"], v["sway_y"]),
         )
+        if self._body is None:
+            return pose
+        body = self._body.at(time_s)
+        mouth = {
+            "nod": pose.nod + body["nod"],
+            "opening": min(1.0, pose.opening + body["opening"]),
+            "rounding": min(1.0, max(-1.0, pose.rounding + body["rounding"])),
+        }
+        return replace(pose, **(body | mouth))

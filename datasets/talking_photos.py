@@ -40,7 +40,7 @@ _GUTTER = (24, 24, 26)
 
 
 @dataclass(frozen=True)
-class _Track:
+class VoiceTrack:
     """One voice over the whole clip: control signals at CONTROL_HZ and sound at the synthesiser's rate."""
 
     opening: np.ndarray
@@ -77,7 +77,7 @@ def _texts(one: Person | Offscreen, turns: Sequence[tuple[float, float]], rng: n
     return texts
 
 
-def _perform(scene: Scene) -> list[_Track]:
+def perform(scene: Scene) -> list[VoiceTrack]:
     """All voices of a scene over its whole length, people first."""
     voices = (*scene.people, *scene.offscreen)
     turns = [[(t, True) for t in one.turns] + [(t, False) for t in getattr(one, "mouthing", ())] for one in voices]
@@ -93,7 +93,7 @@ def _perform(scene: Scene) -> list[_Track]:
     return tracks
 
 
-def _track(said: list[tuple[tuple[float, float], bool, Utterance]], duration_s: float, gain: float) -> _Track:
+def _track(said: list[tuple[tuple[float, float], bool, Utterance]], duration_s: float, gain: float) -> VoiceTrack:
     count = int(np.ceil(duration_s * CONTROL_HZ)) + 2
     rate_hz = said[0][2].rate_hz if said else AUDIO_HZ
     signals = {name: np.zeros(count) for name in ("opening", "rounding", "loudness")}
@@ -115,7 +115,7 @@ def _track(said: list[tuple[tuple[float, float], bool, Utterance]], duration_s: 
             loud = wave[np.abs(wave) > 0.01]
             level = float(np.sqrt(np.mean(np.square(loud)))) if len(loud) else 1.0
             waveform[at : at + len(wave)] += wave * np.float32(gain * _VOICE_RMS / level)
-    return _Track(*signals.values(), voiced, label, _resampled(waveform, rate_hz))
+    return VoiceTrack(*signals.values(), voiced, label, _resampled(waveform, rate_hz))
 
 
 def _resampled(waveform: np.ndarray, rate_hz: int) -> np.ndarray:
@@ -125,7 +125,7 @@ def _resampled(waveform: np.ndarray, rate_hz: int) -> np.ndarray:
     return resample_poly(waveform, ratio.numerator, ratio.denominator).astype(np.float32)
 
 
-def _mix(scene: Scene, tracks: list[_Track]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def mix(scene: Scene, tracks: list[VoiceTrack]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """The clip's sound and each voice alone, (n,) float32 at AUDIO_HZ."""
     count = round(scene.duration_s * AUDIO_HZ)
     voices = [np.pad(t.waveform[:count], (0, max(0, count - len(t.waveform)))) for t in tracks]
@@ -154,18 +154,20 @@ def panels(count: int, width: int, height: int) -> list[tuple[int, int, int, int
     return boxes
 
 
-class _Camera:
+class Camera:
     """Draws a scene's frames and knows where everything is in them."""
 
-    def __init__(self, scene: Scene, tracks: list[_Track]) -> None:
+    def __init__(self, scene: Scene, tracks: list[VoiceTrack]) -> None:
         self.scene = scene
         self.shots = scene.camera()
         self._cached: tuple[int, list[tuple[int, tuple[int, int, int, int], TalkingFace]]] = (-1, [])
         self._motion = [
             FaceMotion(
-                *(track.opening, track.rounding, track.loudness),
+                *(person.articulation * track.opening, track.rounding, track.loudness),
                 seed=(scene.seed * 1009 + 31 * who + 17),
                 liveliness=person.liveliness,
+                torso=person.torso,
+                gestures=person.gestures,
             )
             for who, (person, track) in enumerate(zip(scene.people, tracks, strict=False))
         ]
@@ -185,11 +187,15 @@ class _Camera:
             self._cached = (
                 number,
                 [
-                    (who, box, TalkingFace(self.scene.people[who].look, box[2] - box[0], box[3] - box[1], shot.zoom))
+                    (who, box, self._face(who, box[2] - box[0], box[3] - box[1], shot.zoom))
                     for who, box in zip(shot.people, boxes, strict=True)
                 ],
             )
         return self._cached[1]
+
+    def _face(self, who: int, width: int, height: int, zoom: float) -> TalkingFace:
+        person = self.scene.people[who]
+        return TalkingFace(person.look, width, height, zoom, torso=person.torso > 0 or person.gestures > 0)
 
     def pose(self, who: int, time_s: float) -> Pose:
         return self._motion[who].at(time_s)
@@ -210,14 +216,14 @@ class _Camera:
 def render_frames(scene: Scene) -> Iterator[tuple[float, np.ndarray]]:
     """The frames of a scene before encoding: (time in seconds, (H, W, 3) uint8 RGB). The same scene, the same bytes."""
     scene.check()
-    camera = _Camera(scene, _perform(scene))
+    camera = Camera(scene, perform(scene))
     stamps, unit = frame_times(scene)
     for index, stamp in enumerate(stamps):
         time_s = float(stamp * unit)
         yield time_s, camera.frame(index, time_s)
 
 
-def _truths(scene: Scene, camera: _Camera, tracks: list[_Track], times_s: np.ndarray, video_id: str):
+def _truths(scene: Scene, camera: Camera, tracks: list[VoiceTrack], times_s: np.ndarray, video_id: str):
     size = (scene.width, scene.height)
     shots = np.array([camera.shot_at(t) for t in times_s])
     controls = np.clip(np.rint(times_s * CONTROL_HZ).astype(int), 0, len(tracks[0].voiced) - 1)
@@ -270,11 +276,11 @@ def make_clip(scene: Scene, out_path: str | Path, *, overwrite: bool = False) ->
         raise OutputError(f"{path}: the clip is an MP4; end its name in .mp4")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; pass overwrite, or another name")
-    tracks = _perform(scene)
-    camera = _Camera(scene, tracks)
+    tracks = perform(scene)
+    camera = Camera(scene, tracks)
     stamps, unit = frame_times(scene)
     times_s = np.array([float(stamp * unit) for stamp in stamps])
-    waveform, voices = _mix(scene, tracks)
+    waveform, voices = mix(scene, tracks)
     hidden = path.with_name(f".{path.stem}.part.mp4")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -294,7 +300,7 @@ def make_clip(scene: Scene, out_path: str | Path, *, overwrite: bool = False) ->
     return truth
 
 
-def _encode(path: Path, scene: Scene, camera: _Camera, stamps: list[int], unit: Fraction, waveform: np.ndarray) -> None:
+def _encode(path: Path, scene: Scene, camera: Camera, stamps: list[int], unit: Fraction, waveform: np.ndarray) -> None:
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         video = container.add_stream("libx264", rate=scene.rate, options={"crf": "18", "preset": "veryfast"})
         video.width, video.height = scene.width, scene.height

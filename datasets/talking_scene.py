@@ -27,6 +27,10 @@ class Person:
         lines: what is said in the turns, one text a turn (then from the start again); empty: sentences drawn by seed.
         gain: loudness; 1 is the same for every voice.
         liveliness: factor on the head's motion; 0: a still photograph, blinking neither (the mouth still talks).
+        torso: factor on the motion of shoulders and upper body; above 0 the mouth also moves a little while silent
+            (smiles, parted lips, chewing); 0: only the head moves.
+        gestures: how much the hands are used, 0 (none are seen) to 1; they are drawn, see ``talking_hands``.
+        articulation: factor on the mouth's opening; small for somebody who mumbles.
     """
 
     look: Look
@@ -36,6 +40,9 @@ class Person:
     lines: tuple[str, ...] = ()
     gain: float = 1.0
     liveliness: float = 1.0
+    torso: float = 0.0
+    gestures: float = 0.0
+    articulation: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -216,8 +223,18 @@ def call() -> Scene:
     return Scene(people, width=854, height=480, duration_s=12.0)
 
 
+def gestures() -> Scene:
+    """Two people who talk with their hands, shoulders and all; the one who listens moves as well."""
+    moves = {"torso": 1.0, "gestures": 1.0}
+    left = replace(HOPPER, look=replace(HOPPER.look, backdrop=3, room=(1.0, 0.4, 1.0), face_fraction=0.3), **moves)
+    right = replace(ASTRONAUT, look=replace(ASTRONAUT.look, face_fraction=0.23), **moves)
+    left, right = _talks(left, (0.4, 3.6), (6.8, 9.4)), _talks(right, (3.8, 6.6), (9.6, 11.6))
+    return Scene((left, right), duration_s=12.0)
+
+
 PRESETS: dict[str, Callable[[], Scene]] = {
-    scene.__name__: scene for scene in (demo, dialogue, monologue, overlap, offscreen, mouthing, dubbed, cuts, call)
+    scene.__name__: scene
+    for scene in (demo, dialogue, monologue, overlap, offscreen, mouthing, dubbed, cuts, call, gestures)
 }
 
 SENTENCES: tuple[str, ...] = (

@@ -26,7 +26,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asd_explain.datasets.shared_clips import ClipEntry, FaceClip, FaceClipCache, save_arrays
+from asd_explain.datasets.shared_clips import (
+    CACHE_VERSION,
+    ClipEntry,
+    FaceClip,
+    FaceClipCache,
+    save_arrays,
+    voice_name,
+)
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.models.fusion_backbone import FusionBackbone
@@ -91,7 +98,7 @@ def pooled_face(model: FusionBackbone, face: np.ndarray) -> torch.Tensor:
     for first in range(0, len(face), _CHUNK):
         low, high = max(0, first - model.halo_frames), min(len(face), first + _CHUNK + model.halo_frames)
         maps = model.face_maps(torch.from_numpy(face[low:high])[None])
-        parts.append(maps.amax((-2, -1))[0, first - low : first - low + _CHUNK])
+        parts.append(model.pool(maps)[0, first - low : first - low + _CHUNK])
     return torch.cat(parts)
 
 
@@ -148,7 +155,9 @@ class PooledCache:
         self.clips = FaceClipCache(folder)
         self.model = model
         self.geometry = geometry
-        self.folder = Path(folder) / "pooled_v1" / f"{model.card.name}.{model.weights_sha256[:8]}.{geometry}"
+        self.folder = (
+            Path(folder) / f"pooled_v{CACHE_VERSION}" / f"{model.card.name}.{model.weights_sha256[:8]}.{geometry}"
+        )
 
     def get(self, entry: ClipEntry) -> list[PooledTrack]:
         """The clip's tracks, read from the cache or computed now."""
@@ -217,7 +226,7 @@ class Conditions:
             clip = t.name.split("#")[0]
             if t.has_audio and t.voiced.mean() > 0.3 and clip not in seen:
                 seen.add(clip)
-                self._voices.setdefault(_voice_of(t), []).append(t)
+                self._voices.setdefault(voice_name(t.person), []).append(t)
 
     def rng(self, track: PooledTrack, turn: int = 0) -> np.random.Generator:
         """The generator that decides this track's draws."""
@@ -241,7 +250,7 @@ class Conditions:
             shift = shift if abs(shift) < n - 5 else n // 2
             return (track.audio.roll(shift, 0), track.face) if track.has_audio else None
         if condition == "other":
-            people = sorted(set(self._voices) - {_voice_of(track)})
+            people = sorted(set(self._voices) - {voice_name(track.person)})
             if not people:
                 return None
             parts, need = [], n
@@ -253,11 +262,3 @@ class Conditions:
                 need -= len(parts[-1])
             return torch.cat(parts), track.face
         raise ValueError(f"no condition called {condition!r}; there are {', '.join(CONDITIONS)}")
-
-
-#: Clips that show the same people under different names.
-_SAME_VOICES = ("standup_two", "car_", "dubbed")
-
-
-def _voice_of(track: PooledTrack) -> str:
-    return next((prefix for prefix in _SAME_VOICES if track.person.startswith(prefix)), track.person)

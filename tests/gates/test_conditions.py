@@ -79,7 +79,7 @@ def test_a_still_is_encoded_as_if_it_were_a_clip() -> None:
         spread = torch.nn.functional.avg_pool1d(level[:, None], 5, 1, 2)[:, 0]
         return spread[..., None, None, None]
 
-    model = SimpleNamespace(face_maps=face_maps, halo_frames=2)
+    model = SimpleNamespace(face_maps=face_maps, halo_frames=2, pool=lambda maps: maps.amax((-2, -1)))
     picture = np.full((112, 112), 90, np.uint8)
     for length in (1, 3, 5, 6, 40):
         expected = face_maps(torch.from_numpy(np.repeat(picture[None], length, 0))[None])[0, :, :, 0, 0]
@@ -91,7 +91,7 @@ def test_a_long_track_in_pieces_equals_the_whole() -> None:
         level = face.float().mean((-2, -1))
         return torch.nn.functional.avg_pool1d(level[:, None], 5, 1, 2)[:, 0][..., None, None, None]
 
-    model = SimpleNamespace(face_maps=face_maps, halo_frames=2)
+    model = SimpleNamespace(face_maps=face_maps, halo_frames=2, pool=lambda maps: maps.amax((-2, -1)))
     face = np.random.default_rng(0).integers(0, 255, (331, 8, 8), np.uint8)
     whole = face_maps(torch.from_numpy(face)[None])[0, :, :, 0, 0]
     torch.testing.assert_close(pooled_face(model, face), whole)

@@ -78,7 +78,12 @@ def test_cache_gives_back_what_was_cut_and_cuts_once(
         calls.append(detector)
         faces = {g: rng.integers(0, 255, (30, 112, 112), np.uint8) for g in ("box", "demo")}
         boxes, mfcc = rng.random((30, 4), np.float32), rng.random((120, 13), np.float32)
-        return [FaceClip(entry, track, 0.5, boxes, (64, 48), faces, mfcc, track == 1) for track in (1, 4)]
+        views = {"wide": np.zeros((30, 160, 160), np.uint8), "bodies": rng.integers(0, 255, (30, 112, 112), np.uint8)}
+        sound = {"mfcc": mfcc, "waveform": np.arange(19200, dtype=np.int16)}
+        return [
+            FaceClip(entry, i, 0.5, boxes, (64, 48), faces, **views, **sound, has_audio=i == 1, truth=truth)
+            for i, truth in ((1, None), (4, np.ones(30, np.float32)))
+        ]
 
     monkeypatch.setattr(shared_clips, "cut_faces", cut)
     monkeypatch.setattr(shared_clips, "create_detector", lambda _: "detector")
