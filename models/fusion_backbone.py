@@ -19,6 +19,7 @@ class FusionBackbone(nn.Module):
 
     Attributes:
         streams: stream names in the order of the fusion vector, with their widths.
+        learned_absence: whether None stands for a stream that is not there.
         halo_frames: how many neighbours on either side an encoded frame depends on.
         map_stride_px, map_offset_px: map cell i is centred on crop pixel ``stride * i + offset`` (pixel centres at
             whole numbers), as the strides and paddings put it.
@@ -29,6 +30,7 @@ class FusionBackbone(nn.Module):
     halo_frames: int
     map_stride_px: float
     map_offset_px: float
+    learned_absence = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,8 +50,12 @@ class FusionBackbone(nn.Module):
         """(B, T, 112, 112) gray values 0..255 to maps (B, T, C, h, w)."""
         raise NotImplementedError
 
-    def classify(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
-        """(B, T, C) embeddings, already gated, to logits (B, T, 2)."""
+    def pool(self, maps: torch.Tensor) -> torch.Tensor:
+        """(B, T, C, h, w) maps to what reaches the fusion point, (B, T, C): each channel's largest value."""
+        return maps.amax((-2, -1))
+
+    def classify(self, *streams: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) embeddings of the streams in their order, already gated, to logits (B, T, 2)."""
         raise NotImplementedError
 
     def forward(
@@ -87,7 +93,7 @@ class FusionBackbone(nn.Module):
                 f"{audio.shape[1]} audio steps for {face.shape[1]} frames; exactly four a frame are needed"
             )
         maps = self.face_maps(face)
-        return {"audio": self.audio_embedding(audio), "face": maps.amax((-2, -1))}, {"face": maps}
+        return {"audio": self.audio_embedding(audio), "face": self.pool(maps)}, {"face": maps}
 
     def fuse(self, pooled: dict[str, torch.Tensor], maps: dict[str, torch.Tensor] | None = None) -> Output:
         """From pooled embeddings {stream: (B, T, C)} onwards: gate, classify, hand out what was seen on the way."""

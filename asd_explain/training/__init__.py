@@ -1,0 +1,1 @@
+"""Training of networks: how samples are disturbed, drawn and learnt from."""
