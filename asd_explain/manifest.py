@@ -28,7 +28,6 @@ def manifest(
 ) -> dict:
     """Everything that is needed to say how a result came about, and to make it again."""
     info = result.clip
-    gates = None if model.fusion_gate is None else gates_for(model.card.name)
     kept = {
         stream: {"mean": float(np.mean(counts)), "least": int(min(counts)), "most": int(max(counts))}
         for stream, counts in getattr(explainer, "channels_kept", {}).items()
@@ -52,7 +51,7 @@ def manifest(
             "sha256": model.weights_sha256,
             "licence": model.card.licence,
             "geometry": model.card.geometry,
-            "gates": None if gates is None else {"name": gates, "sha256": card(gates).sha256},
+            "gates": _gates(model),
         },
         "detector": "boxes csv" if detector is None else detector.name,
         "options": {f.name: getattr(options, f.name) for f in dataclasses.fields(options)},
@@ -70,6 +69,14 @@ def manifest(
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "device": str(next(model.parameters()).device),
     }
+
+
+def _gates(model: torch.nn.Module) -> dict[str, str] | None:
+    """Where the network's gates come from."""
+    if model.fusion_gate is None:
+        return None
+    fitted = gates_for(model.card.name)
+    return {"name": "trained with the network"} if fitted is None else {"name": fitted, "sha256": card(fitted).sha256}
 
 
 def _version(package: str) -> str | None:

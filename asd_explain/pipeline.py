@@ -159,10 +159,14 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
         with timings("audio"):
             audio = load_audio(clip, start_s=options.start_s, end_s=options.end_s)
         if audio is None:
-            notes.append("no audio track: silence fed")
-            log.warning(
-                "%s: no audio track; the network is fed silence, so hardly anybody will be called speaking", clip
-            )
+            if getattr(model, "learned_absence", False):
+                notes.append("no audio track: judged by sight")
+                log.warning("%s: no audio track; whoever moves the lips as if talking will be called speaking", clip)
+            else:
+                notes.append("no audio track: silence fed")
+                log.warning(
+                    "%s: no audio track; the network is fed silence, so hardly anybody will be called speaking", clip
+                )
         if float(info.fps) < 20:
             notes.append(f"{float(info.fps):.3g} frames/s: lips are hard to read")
             log.warning("%s: %.3g frames a second; below about 20 lips are hard to read", clip, float(info.fps))

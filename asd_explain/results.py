@@ -138,7 +138,7 @@ class Result:
         threshold: P(speaking) from which a face is called speaking.
         frame_times_s: (F,) times of all source frames in seconds, container clock.
         notes: what a reader must know: no audio track, no face found, a fallback detector, few frames a second.
-        has_audio: whether the network heard the clip's sound; False means silence was fed.
+        has_audio: whether the clip has a sound track; a network that knows no absence was fed silence where not.
         manifest: versions, options, weights, timings; completed when it is saved.
         files: what was written, by kind.
     """
@@ -184,7 +184,7 @@ class Result:
             "shortest_s": MIN_SEGMENT_S,
             "clock": "seconds, the source container's clock; end_s is when the last frame ceases to show",
             "output_clock_offset_s": self.manifest.get("output_clock_offset_s", 0.0),
-            "audio": "the clip's own" if self.has_audio else "none: silence was fed to the network",
+            "audio": "the clip's own" if self.has_audio else "none: the clip has no sound track",
             "segments": found,
         }
 

@@ -118,7 +118,7 @@ class TrackScorer:
     Args:
         model: a backbone with ``encode``, ``fuse`` and ``halo_frames``.
         explainer: makes the heat of each piece.
-        audio: the clip's sound, or None for silence.
+        audio: the clip's sound, or None where it has no sound track.
         start_s: the track's first time in seconds; grid frame 0.
         timings: where stage times are counted ("audio", "network", "explain").
         piece: grid frames encoded at a time.
@@ -159,14 +159,16 @@ class TrackScorer:
         first, halo = self._encoded, self._model.halo_frames
         begin, end = max(0, first - halo), min(self._arrived(), until + halo)
         with self._timings("audio"):
-            mfcc = aligned_mfcc(self._audio, self._start_s + begin / GRID_FPS, end - begin)
+            # A network that knows of absence is told that there is no sound track; others are fed silence.
+            deaf = self._audio is None and getattr(self._model, "learned_absence", False)
+            mfcc = None if deaf else aligned_mfcc(self._audio, self._start_s + begin / GRID_FPS, end - begin)
         with self._timings("network"):
             inputs = {
                 stream: torch.from_numpy(np.stack(crops[begin - self._dropped : end - self._dropped]))[None]
                 for stream, crops in self._crops.items()
             }
-            inputs["audio"] = mfcc[None]
             inputs = {stream: values.to(self._device) for stream, values in inputs.items()}
+            inputs["audio"] = None if mfcc is None else mfcc[None].to(self._device)
             pooled, maps = self._model.encode(**inputs)
             inside = slice(first - begin, until - begin)
             pooled = {stream: values[:, inside] for stream, values in pooled.items()}

@@ -19,7 +19,7 @@ class FusionBackbone(nn.Module):
 
     Attributes:
         streams: stream names in the order of the fusion vector, with their widths.
-        learned_absence: whether None stands for a stream that is not there.
+        learned_absence: whether None stands for a stream that is not there; then ``absent`` holds {stream: (C,)}.
         halo_frames: how many neighbours on either side an encoded frame depends on.
         map_stride_px, map_offset_px: map cell i is centred on crop pixel ``stride * i + offset`` (pixel centres at
             whole numbers), as the strides and paddings put it.
@@ -96,7 +96,20 @@ class FusionBackbone(nn.Module):
         return {"audio": self.audio_embedding(audio), "face": self.pool(maps)}, {"face": maps}
 
     def fuse(self, pooled: dict[str, torch.Tensor], maps: dict[str, torch.Tensor] | None = None) -> Output:
-        """From pooled embeddings {stream: (B, T, C)} onwards: gate, classify, hand out what was seen on the way."""
+        """From pooled embeddings {stream: (B, T, C)} onwards: gate, classify, hand out what was seen on the way.
+
+        A network with ``learned_absence`` puts its learned state in place of a stream that is missing. That is no
+        evidence: its ``standardised`` is zero, so that its share is zero.
+
+        Raises:
+            ValueError: a stream is missing, and the network knows of no absence.
+        """
+        missing = [stream for stream in self.streams if stream not in pooled]
+        if missing and not self.learned_absence:
+            raise ValueError(f"{type(self).__name__} needs {', '.join(missing)} as well")
+        if missing:
+            shape = next(iter(pooled.values())).shape[:2]
+            pooled = pooled | {stream: self.absent[stream].expand(*shape, -1) for stream in missing}
         fused = torch.cat([pooled[stream] for stream in self.streams], -1)
         block = self.fusion_gate
         if block is None:
@@ -109,11 +122,13 @@ class FusionBackbone(nn.Module):
         widths = list(self.streams.values())
         logits = self.classify(*gated.split(widths, -1))
         gates = torch.ones_like(fused) if fusion is None else fusion
+        evidence = dict(zip(self.streams, standardised.split(widths, -1), strict=True))
+        evidence |= {stream: torch.zeros_like(pooled[stream]) for stream in missing}
         return Output(
             logits=logits,
             gates=dict(zip(self.streams, gates.split(widths, -1), strict=True)),
             maps=maps or {},
             pooled=pooled,
-            standardised=dict(zip(self.streams, standardised.split(widths, -1), strict=True)),
+            standardised=evidence,
             fusion=fusion,
         )

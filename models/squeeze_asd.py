@@ -189,24 +189,25 @@ class SqueezeASD(FusionBackbone):
         given = next((x for x in (face, body) if x is not None), None)
         if given is None and audio is None:
             raise ValueError("face, audio and body are all None; at least one stream is needed")
-        clips = len(audio) if given is None else len(given)
-        length = audio.shape[1] // STEPS_PER_FRAME if given is None else given.shape[1]
-        if audio is not None and audio.shape[1] != STEPS_PER_FRAME * length:
-            raise ValueError(f"{audio.shape[1]} audio steps for {length} frames; exactly four a frame are needed")
+        if audio is not None:
+            length = audio.shape[1] // STEPS_PER_FRAME if given is None else given.shape[1]
+            if audio.shape[1] != STEPS_PER_FRAME * length:
+                raise ValueError(f"{audio.shape[1]} audio steps for {length} frames; exactly four a frame are needed")
         maps = {}
         if face is not None:
             maps["face"] = self.face_maps(face)
         if body is not None:
             maps["body"] = self.body_maps(body)
-        pooled = {}
-        for stream in self.streams:
-            if stream in maps:
-                pooled[stream] = self.pool(maps[stream])
-            elif stream == "audio" and audio is not None:
-                pooled[stream] = self.audio_embedding(audio)
-            else:
-                pooled[stream] = self.absent[stream].expand(clips, length, -1)
+        pooled = {stream: self.pool(values) for stream, values in maps.items()}
+        if audio is not None:
+            pooled["audio"] = self.audio_embedding(audio)
         return pooled, maps
+
+    def scale_logits(self, factor: float) -> None:
+        """Multiply every logit by a factor, for instance the inverse of a temperature fitted on held-back data."""
+        with torch.no_grad():
+            self.head.weight.mul_(factor)
+            self.head.bias.mul_(factor)
 
     def classify(self, audio: torch.Tensor, face: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
         x = torch.cat((audio, face, body), -1)

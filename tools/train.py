@@ -4,18 +4,19 @@
     torchrun --nproc-per-node 4 tools/train.py squeeze_asd --out runs/squeeze_asd
 
 The argument is the name of a configuration of the package or a path. OUT gets ``checkpoint.pt`` (to go on from),
-``log.csv``, the configuration, and in the end ``weights.safetensors`` (float16). The same command again goes on where
-it was cut off.
+``log.csv``, ``config.json`` (the configuration with all its defaults), and in the end ``weights.safetensors``
+(float16). The same command again goes on where it was cut off.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +32,10 @@ from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
 from asd_explain.options import DEVICES, pick_device
 from asd_explain.running import seed_everything
-from asd_explain.training.check import quick_check
+from asd_explain.training.check import QuickCheck
 from asd_explain.training.config import TrainConfig, find_config, read_config
 from asd_explain.training.corpus import TrainTrack, load_tracks
-from asd_explain.training.engine import Trainer
+from asd_explain.training.engine import CHECKPOINT, LOG, Trainer
 from asd_explain.training.export import export_weights
 from asd_explain.training.objective import Objective
 from asd_explain.training.prepare import prepare
@@ -44,7 +45,7 @@ from asd_explain.weights.store import cache_dir, shared_dir
 
 log = logging.getLogger("asd_explain.tools.train")
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,16 +81,48 @@ def tracks_of(config: TrainConfig, split: str, args: argparse.Namespace) -> list
     return tracks
 
 
+def check_config(config: TrainConfig, out: Path) -> None:
+    """See that a training that is to go on was begun with the same configuration.
+
+    Raises:
+        OptionError: it was not.
+    """
+    if not ((out / CHECKPOINT).is_file() and (out / CONFIG).is_file()):
+        return
+    now, then = json.loads(_as_json(config)), json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    if changed := [name for name in now if then.get(name) != now[name]]:
+        raise OptionError(
+            f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; give another --out, "
+            "or --overwrite to begin anew"
+        )
+
+
+def write_config(config: TrainConfig, out: Path) -> None:
+    """Leave the configuration in the folder, as a whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".{CONFIG}.{os.getpid()}"
+    partial.write_text(_as_json(config), encoding="utf-8")
+    partial.replace(out / CONFIG)
+
+
+def _as_json(config: TrainConfig) -> str:
+    return json.dumps(asdict(config), indent=1, default=str) + "\n"
+
+
 def run(args: argparse.Namespace) -> Path:
     """Train, or go on; returns the path of the weights."""
     config = read_config(find_config(args.config), args.set)
     weights = args.out / WEIGHTS
+    if args.out.exists() and not args.out.is_dir():
+        raise OptionError(f"--out {args.out} is not a folder; name one, it is made when needed")
     if args.overwrite:
-        shutil.rmtree(args.out, ignore_errors=True)
+        for name in (CHECKPOINT, LOG, CONFIG, WEIGHTS):
+            (args.out / name).unlink(missing_ok=True)
     if weights.exists():
         raise OptionError(f"{weights} is there already; give another --out, or --overwrite to begin anew")
     ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = pick_device(args.device)
+    check_config(config, args.out)
     cores = args.threads or max(1, (os.cpu_count() or 1) // ranks)
     torch.set_num_threads(cores)
     cv2.setNumThreads(1)
@@ -100,22 +133,33 @@ def run(args: argparse.Namespace) -> Path:
             torch.cuda.set_device(device)
     keep_large_blocks()
     seed_everything(config.seed)
-    model = create_model(config.model, **config.options).train()
+    try:
+        model = create_model(config.model, **config.options).train()
+    except TypeError as error:
+        raise OptionError(f"[options] do not fit {config.model}: {error}") from error
     objective = Objective(model, config.loss, config.loop.dtype)
     fit, dev = tracks_of(config, "fit", args), tracks_of(config, "dev", args)
     frames = sum(map(len, fit))
     log.info("fit: %d face tracks, %d frames; dev: %d, %d", len(fit), frames, len(dev), sum(map(len, dev)))
-    prepare(objective, fit)
     sampler = Sampler(
         fit, config.sampler, config.view, config.sound, seed=config.seed, rank=rank, ranks=ranks,
         body="body" in model.streams, absence=model.learned_absence,
     )  # fmt: skip
-    trainer = Trainer(objective.to(device), sampler, config.loop, args.out, quick_check(dev), progress=not args.quiet)
+    prepare(objective, fit)
+    if rank == 0:
+        write_config(config, args.out)
+    check = QuickCheck(dev)
+    trainer = Trainer(objective.to(device), sampler, config.loop, args.out, check, progress=not args.quiet)
     if trainer.resume():
         log.info("going on from step %d", trainer.step)
     trainer.run()
     if rank == 0:
-        export_weights(trainer.averaged(), weights)
+        trained = trainer.averaged()
+        if hasattr(trained, "scale_logits") and dev:
+            temperature = check.temperature(trained)
+            trained.scale_logits(1 / temperature)
+            log.info("temperature %.3f, fitted on dev, is folded into the last layer", temperature)
+        export_weights(trained, weights)
     if ranks > 1:
         dist.destroy_process_group()
     return weights
@@ -127,13 +171,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         path = run(args)
-    except AsdExplainError as error:
+    except (AsdExplainError, FloatingPointError) as error:
         log.error("%s", error)
         return 2
     except KeyboardInterrupt:
         log.error("interrupted; the same command goes on from the last checkpoint")
         return 130
-    sys.stdout.write(f"{path}\n")
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(f"{path}\n")
     return 0
 
 

@@ -1,7 +1,9 @@
-"""What a fitted gate does to its network, and whether its ranking of channels means anything.
+"""What a gate does to its network, and whether its ranking of channels means anything.
 
-Everything is measured on whole tracks under all conditions of :mod:`asd_explain.evaluate.pooled`, all frames counting
-alike. A frame's class is what the ungated network says of it (P(speaking) above 0.5 or not).
+:func:`report` is about a block fitted to a frozen network, against that network without it; :func:`trained_sufficiency`
+about a network that was trained with its block, which has no ungated self. The former is measured on whole tracks under
+all conditions of :mod:`asd_explain.evaluate.pooled`. All frames count alike. A frame's class is what the network says
+of it (P(speaking) above 0.5 or not): the ungated one, where there is one.
 """
 
 from __future__ import annotations
@@ -12,7 +14,14 @@ from dataclasses import dataclass, field
 import torch
 
 from asd_explain.evaluate.pooled import CONDITIONS, Conditions, PooledTrack
-from asd_explain.evaluate.sufficiency import gate_spread, keep, random_mask, rank_correlation, top_mask
+from asd_explain.evaluate.sufficiency import (
+    gate_spread,
+    keep,
+    live_channels,
+    random_mask,
+    rank_correlation,
+    top_mask,
+)
 from asd_explain.explain.shares import KINDS, modality_shares
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.se import SqueezeExcite
@@ -25,6 +34,10 @@ EFFECTS = ("P", "margin")
 #: The ranking that a frame of the other class has. A selection can encode the verdict instead of carrying the evidence
 #: (Jethani et al., "Have We Learned to Explain?", arXiv 2103.01890): then this one turns the decision round.
 OTHER_CLASS = "gate of a frame of the other class"
+#: The same ranking for all frames: what is lost with it is what a frame's own gates know.
+MEAN_GATE = "mean gate"
+#: The scale of it all: no channel is kept.
+NOTHING = "nothing kept"
 
 Moved = dict[str, float]  # by class: "all", "speaking", "silent"
 
@@ -117,13 +130,14 @@ def take_sample(
     return sample
 
 
-def _rankings(x: torch.Tensor, z: torch.Tensor, gates: torch.Tensor | None) -> dict[str, torch.Tensor]:
+def rankings(x: torch.Tensor, z: torch.Tensor, gates: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """{ranking: (T, C) scores} from activations, the same standardised, and gates (None: those that need none)."""
     if gates is None:
         return {"activation": x.abs(), "standardised": z.abs()}
     return {"gate": gates, "gate x activation": gates * x.abs(), "gate x standardised": gates * z.abs()}
 
 
-def _filled(x: torch.Tensor, mask: torch.Tensor, mean: torch.Tensor) -> list[torch.Tensor]:
+def filled(x: torch.Tensor, mask: torch.Tensor, mean: torch.Tensor) -> list[torch.Tensor]:
     """``x`` outside the mask set to zero and to the mean, in the order of ``FILLS``."""
     return [keep(x, mask, 0.0), keep(x, mask, mean)]
 
@@ -139,9 +153,9 @@ def rank_without_gates(model: FusionBackbone, sample: Sample, seed: int = 0) -> 
     names = ["random"] * DRAWS + ["activation", "standardised"]
     parts = []
     for x in sample.x:
-        ranked = _rankings(x, (x - sample.mean) / sample.std, None)
+        ranked = rankings(x, (x - sample.mean) / sample.std, None)
         masks = draws + [top_mask(ranked[name], widths, SHARE) for name in names[DRAWS:]]
-        parts.append(p_of(model, torch.stack([v for mask in masks for v in _filled(x, mask, sample.mean)])))
+        parts.append(p_of(model, torch.stack([v for mask in masks for v in filled(x, mask, sample.mean)])))
     p = sample.joined
     moved = (torch.cat(parts, 1) - p).abs()
     found: dict[tuple[str, str], Moved] = {}
@@ -174,12 +188,12 @@ def report(model: FusionBackbone, block: SqueezeExcite, sample: Sample) -> GateR
     gates = [block.excitation(x[None])[0] for x in sample.x]
     joined = torch.cat(gates)
     foreign = joined[frames_of_the_other_class(p > 0.5)].split([len(g) for g in gates])
-    names = [*_rankings(p, p, p), OTHER_CLASS]
+    names = [*rankings(p, p, p), OTHER_CLASS]
     parts = []
     for x, g, other in zip(sample.x, gates, foreign, strict=True):
         variants = [g * x]
-        for scores in [*_rankings(x, block.standardised(x), g).values(), other]:
-            variants += _filled(x, top_mask(scores, widths, SHARE), sample.mean)
+        for scores in [*rankings(x, block.standardised(x), g).values(), other]:
+            variants += filled(x, top_mask(scores, widths, SHARE), sample.mean)
         variants += [keep(x, top_mask(g, widths, share)) for share in CURVE]
         parts.append(p_of(model, torch.stack(variants)))
     changed = torch.cat(parts, 1)
@@ -196,6 +210,74 @@ def report(model: FusionBackbone, block: SqueezeExcite, sample: Sample) -> GateR
         top={(name, fill): by_class(next(rows), p > 0.5) for name in names for fill in FILLS},
         curve={share: float(row.mean()) for share, row in zip(CURVE, moved[-len(CURVE) :], strict=True)},
     )
+
+
+@dataclass
+class TrainedSufficiency:
+    """How far P moves when only the first channels of a ranking are kept, in a network trained with its gates.
+
+    Attributes:
+        moved: {(share kept, ranking, fill): mean |change of P| by class}; the rows of "random" are means over draws and
+            have "least" and "most" of single draws; share 0 has the one row ``NOTHING``.
+        by_track: {the same: (tracks,) mean |change of P|}, in the order that was given.
+        mean_p: mean P(speaking) of the network, all channels kept.
+        frames: how many frames.
+    """
+
+    moved: dict[tuple[float, str, str], Moved]
+    by_track: dict[tuple[float, str, str], torch.Tensor]
+    mean_p: float
+    frames: int
+
+
+@torch.inference_mode()
+def trained_sufficiency(
+    model: FusionBackbone, x: Sequence[torch.Tensor], shares: Sequence[float], seed: int = 0
+) -> TrainedSufficiency:
+    """Keep the first channels of every stream by several rankings, take the others away, and see P move.
+
+    What is kept or taken away is the gated activation, as the classifier sees it: a gate that was trained in is part of
+    the network, so that P with everything kept is the network's own. A channel taken away becomes zero, or the mean of
+    its gated activation over all frames given.
+
+    Args:
+        model: with its block.
+        x: one (T, C) tensor a track, activations before gating.
+        shares: of each stream's channels to keep, in (0, 1].
+        seed: of the random draws and of the frames whose gates are borrowed.
+    """
+    block, widths = model.fusion_gate, list(model.streams.values())
+    gates = [block.excitation(v[None])[0] for v in x]
+    seen = [g * v for g, v in zip(gates, x, strict=True)]
+    p = torch.cat([p_of(model, v[None])[0] for v in seen])
+    joined, all_seen = torch.cat(gates), torch.cat(seen)
+    live, mean = live_channels(all_seen), all_seen.mean(0)
+    mean_gate = joined.mean(0)
+    lengths = [len(g) for g in gates]
+    foreign = joined[frames_of_the_other_class(p > 0.5, seed)].split(lengths)
+    generator = torch.Generator().manual_seed(seed)
+    draws = {share: [random_mask(live, widths, share, generator) for _ in range(DRAWS)] for share in shares}
+    parts: list[torch.Tensor] = []
+    keys: list[tuple[float, str, str]] = []
+    for v, s, g, other in zip(x, seen, gates, foreign, strict=True):
+        z = block.standardised(v)
+        ranked = rankings(v, z, g) | rankings(v, z, None)
+        ranked |= {MEAN_GATE: mean_gate.expand_as(g), OTHER_CLASS: other}
+        masks = [(share, name, top_mask(scores, widths, share)) for name, scores in ranked.items() for share in shares]
+        masks += [(share, "random", mask) for share in shares for mask in draws[share]]
+        masks.append((0.0, NOTHING, torch.zeros(len(mean), dtype=torch.bool)))
+        keys = [(share, name, fill) for share, name, _ in masks for fill in FILLS]
+        parts.append(p_of(model, torch.stack([kept for _, _, mask in masks for kept in filled(s, mask, mean)])))
+    moved = (torch.cat(parts, 1) - p).abs()
+    found = TrainedSufficiency({}, {}, float(p.mean()), len(p))
+    for key in dict.fromkeys(keys):
+        rows = moved[[i for i, k in enumerate(keys) if k == key]]
+        row = rows.mean(0)
+        found.moved[key] = by_class(row, p > 0.5)
+        if len(rows) > 1:
+            found.moved[key] |= {"least": float(rows.mean(1).min()), "most": float(rows.mean(1).max())}
+        found.by_track[key] = torch.stack([part.mean() for part in row.split(lengths)])
+    return found
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from asd_explain.evaluate.calibration import fit_temperature
 from asd_explain.evaluate.detection import average_precision
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.scoring import classify
@@ -17,26 +18,52 @@ _HOP = 50
 _CHUNK = 150
 
 
-def quick_check(tracks: list[TrainTrack], seed: int = 0) -> Callable[[nn.Module], dict[str, float]]:
-    """A function from a network to {what: average precision in [0, 1]} on these tracks.
+class QuickCheck:
+    """Looks at networks, always on the same tracks with the same foreign voices.
 
     ``own``: the own sound against the labels; ``silence``, ``other``, ``frozen``: frames labelled speaking under the
     own sound against the same under digital silence, another person's voice, and with the middle picture held; and
-    ``*_photos`` the first where truth is exact; ``body`` and ``sound`` with one stream alone, ``face`` without the
-    body, where the network has them.
+    ``*_photos`` the same where truth is exact; ``body`` the own sound without the face, ``face`` without the body,
+    where the network has a body stream and knows of absence. The network may be on any device.
+
+    Args:
+        tracks: with labels.
+        seed: of whose voices are drawn.
     """
-    rng = np.random.default_rng(seed)
-    voices = [t for t in tracks if t.voiced > 0.3]
-    others = []
-    for t in tracks:
-        strangers = [v for v in voices if v.voice != t.voice]
-        chosen = strangers[rng.integers(len(strangers))] if strangers else None
-        others.append(None if chosen is None else np.resize(chosen.clip.mfcc, (4 * len(t), 13)))
+
+    def __init__(self, tracks: list[TrainTrack], seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        voices = [t for t in tracks if t.voiced > 0.3]
+        self._pairs: list[tuple[TrainTrack, np.ndarray | None]] = []
+        for t in tracks:
+            strangers = [v for v in voices if v.voice != t.voice]
+            chosen = strangers[rng.integers(len(strangers))] if strangers else None
+            self._pairs.append((t, None if chosen is None else np.resize(chosen.clip.mfcc, (4 * len(t), 13))))
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """{condition: average precision in [0, 1]}; conditions of one class only are left out."""
+        return {
+            name: average_precision(scores, labels)
+            for name, (scores, labels) in self.margins(model).items()
+            if 0 < labels.sum() < len(labels)
+        }
+
+    def temperature(self, model: nn.Module) -> float:
+        """The temperature that calibrates the network best on these tracks.
+
+        Taken over the own sound, silence and the held picture, real and generated; each condition weighs the same.
+        """
+        margins = self.margins(model)
+        chosen = [margins[n + p] for n in ("own", "silence", "frozen") for p in ("", "_photos") if n + p in margins]
+        scores, labels = (np.concatenate(x) for x in zip(*chosen, strict=True))
+        weights = np.concatenate([np.full(len(s), 1 / max(1, len(s))) for s, _ in chosen])
+        return fit_temperature(scores, labels.astype(np.int8), weights)
 
     @torch.inference_mode()
-    def check(model: nn.Module) -> dict[str, float]:
+    def margins(self, model: nn.Module) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """{condition: ((N,) logit of speaking minus silent, (N,) bool labels)}."""
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for track, other in zip(tracks, others, strict=True):
+        for track, other in self._pairs:
             known = ~np.isnan(track.own)
             own = track.own[known] >= 0.5
             pooled = _pooled(model, track)
@@ -45,7 +72,7 @@ def quick_check(tracks: list[TrainTrack], seed: int = 0) -> Callable[[nn.Module]
 
             def said(known: np.ndarray = known, **streams: torch.Tensor) -> np.ndarray:
                 logits = classify(model, streams, hop=_HOP)[0]
-                return (logits[:, 1] - logits[:, 0]).numpy()[known]
+                return (logits[:, 1] - logits[:, 0]).double().cpu().numpy()[known]
 
             p_own = said(**pooled)
             found.setdefault("own" + photos, []).append((p_own, own))
@@ -58,20 +85,14 @@ def quick_check(tracks: list[TrainTrack], seed: int = 0) -> Callable[[nn.Module]
             against["frozen"] = still
             for name, streams in against.items():
                 scores = np.concatenate([p_own[own], said(**streams)[own]])
-                labels = np.repeat([True, False], own.sum())
-                found.setdefault(name + photos, []).append((scores, labels))
-            if model.learned_absence:
-                gone = {s: model.absent[s].expand(1, len(track), -1) for s in model.streams}
-                found.setdefault("body" + photos, []).append((said(**{**pooled, "face": gone["face"]}), own))
-                found.setdefault("face" + photos, []).append((said(**{**pooled, "body": gone["body"]}), own))
-        result = {}
-        for name, pairs in found.items():
-            scores, labels = (np.concatenate(x) for x in zip(*pairs, strict=True))
-            if 0 < labels.sum() < len(labels):
-                result[name] = average_precision(scores, labels)
-        return result
-
-    return check
+                found.setdefault(name + photos, []).append((scores, np.repeat([True, False], own.sum())))
+            if model.learned_absence and "body" in model.streams:
+                for name, gone in (("body", "face"), ("face", "body")):
+                    left = {stream: values for stream, values in pooled.items() if stream != gone}
+                    found.setdefault(name + photos, []).append((said(**left), own))
+        return {
+            name: tuple(np.concatenate(values) for values in zip(*pairs, strict=True)) for name, pairs in found.items()
+        }
 
 
 def _pooled(model: nn.Module, track: TrainTrack) -> dict[str, torch.Tensor]:
@@ -83,14 +104,18 @@ def _pooled(model: nn.Module, track: TrainTrack) -> dict[str, torch.Tensor]:
 
 
 def _audio(model: nn.Module, mfcc: torch.Tensor) -> torch.Tensor:
-    return model.audio_embedding(mfcc[None])
+    return model.audio_embedding(mfcc[None].to(_device(model)))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _visual(encode: Callable, model: nn.Module, crops: np.ndarray) -> torch.Tensor:
     parts, halo = [], model.halo_frames
     for first in range(0, len(crops), _CHUNK):
         low = max(0, first - halo)
-        maps = encode(torch.from_numpy(crops[low : first + _CHUNK + halo])[None])
+        maps = encode(torch.from_numpy(crops[low : first + _CHUNK + halo])[None].to(_device(model)))
         parts.append(model.pool(maps)[:, first - low : first - low + _CHUNK])
     return torch.cat(parts, 1)
 
@@ -99,5 +124,5 @@ def _still(encode: Callable, model: nn.Module, crops: np.ndarray) -> torch.Tenso
     # A held picture looks the same everywhere but within the encoder's reach of the ends, which hardly matters here.
     reach = model.halo_frames
     picture = np.repeat(crops[len(crops) // 2][None], 2 * reach + 1, 0)
-    maps = encode(torch.from_numpy(picture)[None])
+    maps = encode(torch.from_numpy(picture)[None].to(_device(model)))
     return model.pool(maps)[:, reach : reach + 1].expand(1, len(crops), -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -95,23 +95,39 @@ def read_config(path: Path, changes: list[str] = ()) -> TrainConfig:
         OptionError: the file or a change cannot be used.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
         for change in changes:
             name, found, value = change.partition("=")
             if not found:
                 raise OptionError(f"--set {change}: it takes the form table.key=value")
             table, _, key = name.rpartition(".")
             target = content.setdefault(table, {}) if table else content
+            if not isinstance(target, dict):
+                raise OptionError(f"--set {change}: {table} is not a table")
             target[key] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError as error:
         raise OptionError(f"{path}: not valid TOML ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} cannot be read ({error})") from error
     unknown = sorted(set(content) - {"model", "seed", "options", *_TABLES})
     if unknown:
         raise OptionError(f"{path}: unknown {', '.join(unknown)}; known are model, seed, options, {', '.join(_TABLES)}")
     if "model" not in content:
         raise OptionError(f'{path}: it does not say which model, for instance model = "squeeze_asd"')
+    for name in {"options", *_TABLES} & set(content):
+        if not isinstance(content[name], dict):
+            raise OptionError(
+                f"{path}: {name} = {content[name]!r} is not a table; write [{name}] and the options below"
+            )
+    seed = content.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        raise OptionError(f"{path}: seed = {seed!r} is not a whole number from 0")
     tables = {name: kind.from_table(_plain(content.get(name, {}))) for name, kind in _TABLES.items()}
-    return TrainConfig(content["model"], int(content.get("seed", 0)), dict(content.get("options", {})), **tables)
+    for name, table in tables.items():
+        for option in fields(table):
+            if type(option.default) is int and type(value := getattr(table, option.name)) is not int:
+                raise OptionError(f"[{name}] {option.name} = {value!r} is not a whole number")
+    return TrainConfig(content["model"], seed, dict(content.get("options", {})), **tables)
 
 
 def _plain(table: dict) -> dict:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -33,9 +32,9 @@ class TrainTrack:
     Attributes:
         clip: crops and sound.
         own: (T,) float32, P(speaking) in [0, 1] under the own sound: exact where it is known, else the teacher's;
-            NaN where unknown.
+            NaN where unknown; 0 where there is no sound track, as nobody is heard.
         lips: (T,) float32, the label where there is no sound track to hear: whether the lips talk. Differs from ``own``
-            for a mouth that talks unheard; NaN where unknown.
+            for a mouth that talks unheard; NaN where unknown, and throughout a clip that had no sound track.
         lesson: what the teacher says, or None where it was not asked.
         voice: whose voice it may be; other voices come from tracks of another name.
         face_in_body: (T, 4) px, where the face lies in the body crop.
@@ -63,7 +62,8 @@ def track_of(clip: FaceClip, lesson: Lesson | None) -> TrainTrack:
     if clip.truth is None and lesson is None:
         raise OptionError(f"{clip.entry.name}: there is neither an exact label nor a teacher's")
     own = clip.truth if clip.truth is not None else lesson.own
-    lips = getattr(clip, "talking", own)
+    talking = getattr(clip, "talking", None)
+    lips = own if talking is None else talking
     if not clip.has_audio:
         own, lips = np.zeros(len(clip), np.float32), np.full(len(clip), np.nan, np.float32)
     return TrainTrack(
@@ -78,7 +78,10 @@ def track_of(clip: FaceClip, lesson: Lesson | None) -> TrainTrack:
 
 
 def load_tracks(
-    entries: Iterable[ClipEntry], source: ClipSource, teacher: Teacher | None, progress: object = iter
+    entries: Iterable[ClipEntry],
+    source: ClipSource,
+    teacher: Teacher | None,
+    progress: Callable[[list], Iterable] = iter,
 ) -> list[TrainTrack]:
     """All face tracks of some clips, with labels.
 
@@ -94,10 +97,3 @@ def load_tracks(
         lessons = teacher.lessons(entry, clips) if teacher is not None else [None] * len(clips)
         tracks += [track_of(clip, lesson) for clip, lesson in zip(clips, lessons, strict=True)]
     return tracks
-
-
-def default_cache() -> Path:
-    """Folder of cut crops, outside every repository."""
-    from asd_explain.weights.store import cache_dir
-
-    return cache_dir() / "corpus"

@@ -108,6 +108,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(_groups(objective, config.weight_decay), lr=config.lr)
         self.average = {k: v.detach().clone() for k, v in objective.model.state_dict().items()}
         self.step = 0
+        self._random: dict[str, torch.Tensor] = {}
         self._main = not dist.is_initialized() or dist.get_rank() == 0
         self._wrapped: nn.Module = objective
         if dist.is_initialized():
@@ -118,20 +119,27 @@ class Trainer:
         """Go on from the folder's checkpoint, if there is one.
 
         Raises:
-            OptionError: it is of another network or configuration.
+            OptionError: it is of another network or other [loop] options, or cannot be read.
         """
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return False
-        stored = torch.load(path, map_location=self.device, weights_only=True)
+        instead = "give another --out, or --overwrite to begin anew"
+        try:
+            stored = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
+            raise OptionError(f"{path} cannot be read as a checkpoint; {instead}") from error
         if stored["config"] != asdict(self.config):
             changed = sorted(k for k, v in asdict(self.config).items() if stored["config"].get(k) != v)
-            raise OptionError(
-                f"{path} was made with other [loop] options ({', '.join(changed)}); give another --out, or --overwrite"
-            )
-        self.objective.load_state_dict(stored["objective"])
-        self.optimiser.load_state_dict(stored["optimiser"])
+            raise OptionError(f"{path} was made with other [loop] options ({', '.join(changed)}); {instead}")
+        try:
+            self.objective.load_state_dict(stored["objective"])
+            self.optimiser.load_state_dict(stored["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise OptionError(f"{path} is of another network; {instead}") from error
         self.average, self.step = stored["average"], stored["step"]
+        self._random = stored.get("random", {})
         return True
 
     def save(self) -> None:
@@ -140,17 +148,22 @@ class Trainer:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / f".{CHECKPOINT}.{os.getpid()}"
-        torch.save(
-            {
-                "objective": self.objective.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "average": self.average,
-                "step": self.step,
-                "config": asdict(self.config),
-            },
-            partial,
-        )
-        partial.replace(self.folder / CHECKPOINT)
+        stored = {
+            "objective": self.objective.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "config": asdict(self.config),
+            # What dropout draws next, so that going on is exact.
+            "random": {"cpu": torch.get_rng_state()},
+        }
+        if self.device.type == "cuda":
+            stored["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        try:
+            torch.save(stored, partial)
+            partial.replace(self.folder / CHECKPOINT)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def run(self) -> None:
         """Train to the last step.
@@ -163,7 +176,8 @@ class Trainer:
             disable=None if self.progress and self._main else True,
         )  # fmt: skip
         sums: dict[str, float] = {}
-        began, frames = time.perf_counter(), 0
+        began, frames, counted = time.perf_counter(), 0, 0
+        self._trim_log()
         self.objective.train()
         with bar:
             for batch in self._batches():
@@ -172,15 +186,15 @@ class Trainer:
                 for name, value in parts.items():
                     sums[name] = sums.get(name, 0.0) + value
                 self.step += 1
+                counted += 1
                 bar.update()
                 last = self.step == self.config.steps
                 if self.step % self.config.log_every == 0 or last:
-                    n = self.config.log_every if self.step % self.config.log_every == 0 else 1
                     seconds = time.perf_counter() - began
-                    row = {name: value / n for name, value in sums.items()}
+                    row = {name: value / counted for name, value in sums.items()}
                     self._log(row | {"frames_per_s": frames / seconds, "lr": self.optimiser.param_groups[0]["lr"]})
                     bar.set_postfix(loss=f"{row['loss']:.3f}")
-                    sums, began, frames = {}, time.perf_counter(), 0
+                    sums, began, frames, counted = {}, time.perf_counter(), 0, 0
                 if self.check is not None and self._main and (self.step % self.config.check_every == 0 or last):
                     self._log({f"dev_{k}": v for k, v in self.check(self.averaged()).items()})
                     began = time.perf_counter()
@@ -201,7 +215,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         loss, parts = self._wrapped(batch)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {float(loss)} at step {self.step}")
+            raise FloatingPointError(f"the loss is {float(loss.detach())} at step {self.step}; try a smaller [loop] lr")
         loss.backward()
         nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip_norm)
         self.optimiser.step()
@@ -228,7 +242,23 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
             multiprocessing_context="fork" if self.config.workers else None,
         )
-        yield from loader
+        batches = iter(loader)  # draws a number itself
+        if self._random:
+            torch.set_rng_state(self._random["cpu"].cpu())
+            if "cuda" in self._random and self.device.type == "cuda":
+                torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
+        yield from batches
+
+    def _trim_log(self) -> None:
+        """Leave out what was logged after the checkpoint: those steps are done again."""
+        path = self.folder / LOG
+        if not self._main or not path.is_file():
+            return
+        head, *rows = path.read_text().splitlines(keepends=True) or [""]
+        kept = [row for row in rows if int(row.split(",")[0]) <= self.step]
+        partial = self.folder / f".{LOG}.{os.getpid()}"
+        partial.write_text(head + "".join(kept))
+        partial.replace(path)
 
     def _log(self, row: dict[str, float]) -> None:
         if not self._main:

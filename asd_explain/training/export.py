@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from asd_explain.errors import WeightsError
+
 
 def export_weights(model: nn.Module, path: Path) -> None:
     """Write a network's parameters and statistics as float16 safetensors, as a whole or not at all.
@@ -16,7 +18,7 @@ def export_weights(model: nn.Module, path: Path) -> None:
     Counters of batch norms are left as integers. Values beyond float16's range are refused.
 
     Raises:
-        ValueError: a value does not fit into float16.
+        WeightsError: a value is not finite or does not fit into float16.
     """
     state = {}
     for key, value in model.state_dict().items():
@@ -24,11 +26,14 @@ def export_weights(model: nn.Module, path: Path) -> None:
         if value.dtype.is_floating_point:
             small = value.half()
             if not torch.isfinite(small).all():
-                raise ValueError(f"{key} has values that float16 cannot hold")
+                raise WeightsError(f"{path}: {key} has values that float16 cannot hold; nothing was written")
             value = small
         state[key] = value
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(state, partial)
-    partial.replace(path)
+    try:
+        save_file(state, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

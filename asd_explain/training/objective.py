@@ -23,7 +23,7 @@ class LossWeights(FromTable):
         own, silent, other, asked: of the cross-entropy under each kind of sound.
         streams: of the auxiliary heads that look at one stream's embedding alone (as the field does: TalkNet, Tao et
             al., arXiv 2107.06592; Light-ASD).
-        features: of the squared error of the teacher's standardised embeddings.
+        features: of the squared error of how the teacher's embeddings move.
         synchrony: of the contrastive loss between sound and lips (SyncNet's idea, Chung and Zisserman, ACCV-W 2016; in
             the form of InfoNCE, arXiv 1807.03748).
     """
@@ -55,11 +55,12 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.weights, self.precision = model, weights, precision
         widths = model.streams
+        # Pooled activations vary little about large means; heads of plain weights would need ages to grow to that.
+        self.level = nn.ModuleDict({stream: nn.BatchNorm1d(width, affine=False) for stream, width in widths.items()})
         self.stream_heads = nn.ModuleDict({stream: nn.Linear(width, 1) for stream, width in widths.items()})
         self.face_features = nn.Linear(widths["face"], FEATURES[0])
         self.audio_features = nn.Linear(widths["audio"], FEATURES[1])
         for name, width in (("face", FEATURES[0]), ("audio", FEATURES[1])):
-            self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_std", torch.ones(width))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.sync_audio = nn.Linear(widths["audio"], _SYNC_WIDTH)
@@ -79,6 +80,7 @@ class Objective(nn.Module):
         for i, kind in enumerate(SOUNDS):
             weight = batch.weight[:, i]
             parts[kind] = (losses[:, i] * weight).sum() / weight.sum().clamp_min(1.0)
+        pooled = {stream: self._levelled(stream, values) for stream, values in pooled.items()}
         parts["streams"] = self._stream_loss(batch, pooled)
         parts["features"] = self._feature_loss(batch, pooled)
         parts["synchrony"] = self._sync_loss(batch, pooled)
@@ -129,6 +131,9 @@ class Objective(nn.Module):
             full[stream] = full[stream].flatten(0, 1)
         return full
 
+    def _levelled(self, stream: str, values: torch.Tensor) -> torch.Tensor:
+        return self.level[stream](values.flatten(0, -2)).reshape(values.shape)
+
     def _stream_loss(self, batch: Batch, pooled: dict[str, torch.Tensor]) -> torch.Tensor:
         target, weight = batch.target[:, 0], batch.weight[:, 0]
         total = _weighted_bce(self.stream_heads["face"](pooled["face"])[..., 0], target, weight)
@@ -142,16 +147,23 @@ class Objective(nn.Module):
         return total + _weighted_bce(heard, batch.target[:, :2], sure)
 
     def _feature_loss(self, batch: Batch, pooled: dict[str, torch.Tensor]) -> torch.Tensor:
-        face = self._error(self.face_features(pooled["face"]), batch.teacher_face, self.face_mean, self.face_std)
+        face = self._error(self.face_features(pooled["face"]), batch.teacher_face, self.face_std)
         sound = self.audio_features(pooled["audio"][:, 0])
-        return face + 0.3 * self._error(sound, batch.teacher_audio, self.audio_mean, self.audio_std)
+        return face + 0.3 * self._error(sound, batch.teacher_audio, self.audio_std)
 
     @staticmethod
-    def _error(said: torch.Tensor, taught: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-        taught = (taught.float() - mean) / std
-        known = torch.isfinite(taught[..., 0])
-        error = F.mse_loss(said, taught.nan_to_num(), reduction="none").mean(-1)
-        return (error * known).sum() / known.sum().clamp_min(1)
+    def _error(said: torch.Tensor, taught: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        """Squared error of (N, T, F) movements about each chunk's mean; 1 for a network that says nothing moves.
+
+        What stays the same through a chunk (who it is, the light) is most of the teacher's variance and none of the
+        answer; with few people a batch the network would chase it from batch to batch.
+        """
+        known = torch.isfinite(taught[..., :1])
+        count = known.sum(1, keepdim=True).clamp_min(1)
+        taught = taught.float().nan_to_num() / std
+        moves = [(x - (x * known).sum(1, keepdim=True) / count) * known for x in (said, taught)]
+        error = (moves[0] - moves[1]).square().mean(-1)
+        return error.sum() / known.sum().clamp_min(1)
 
     def _sync_loss(self, batch: Batch, pooled: dict[str, torch.Tensor]) -> torch.Tensor:
         """InfoNCE over windows of 0.36 s: of all windows of the batch's sounds, which is that of these lips?"""

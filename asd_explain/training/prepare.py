@@ -5,28 +5,36 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from asd_explain.errors import OptionError
 from asd_explain.training.corpus import TrainTrack
 from asd_explain.training.objective import Objective
 
 
 def prepare(objective: Objective, tracks: list[TrainTrack]) -> None:
-    """Set the mean and deviation of MFCC in the network, and of the teacher's features in the objective.
+    """Set mean and deviation of MFCC in the network, and how far the teacher's features move in the objective.
 
     A network that standardises its MFCC has an audio encoder with ``mean`` and ``std``; others are left alone.
+
+    Raises:
+        OptionError: no track has a voice in it.
     """
     encoder = getattr(objective.model, "audio_encoder", None)
     if encoder is not None and hasattr(encoder, "mean"):
-        rows = np.concatenate([t.clip.mfcc for t in tracks if t.voiced > 0.3])
+        rows = [t.clip.mfcc for t in tracks if t.voiced > 0.3]
+        if not rows:
+            raise OptionError("no face track has a voice in it; look at [data] groups")
+        rows = np.concatenate(rows)
         encoder.mean.copy_(torch.from_numpy(rows.mean(0)))
         encoder.std.copy_(torch.from_numpy(rows.std(0)))
     for name in ("face", "audio"):
-        rows = [
-            getattr(t.lesson, name).astype(np.float32)
-            for t in tracks
-            if t.lesson is not None and (name == "face" or t.clip.has_audio)
+        moves = [
+            rows - rows.mean(0)
+            for rows in (
+                getattr(t.lesson, name).astype(np.float32)
+                for t in tracks
+                if t.lesson is not None and (name == "face" or t.clip.has_audio)
+            )
         ]
-        if not rows:
-            continue
-        rows = np.concatenate(rows)
-        getattr(objective, f"{name}_mean").copy_(torch.from_numpy(rows.mean(0)))
-        getattr(objective, f"{name}_std").copy_(torch.from_numpy(np.maximum(rows.std(0), 1e-3)))
+        if moves:
+            spread = np.concatenate(moves).std(0)
+            getattr(objective, f"{name}_std").copy_(torch.from_numpy(np.maximum(spread, 0.1 * spread.mean() + 1e-6)))

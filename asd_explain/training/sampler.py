@@ -15,11 +15,13 @@ of the seed and its number, so that a training that was cut off goes on as if it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from asd_explain.errors import OptionError
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.training._tables import FromTable
@@ -69,6 +71,9 @@ class SamplerConfig(FromTable):
         self._check_number(("chunks",), 2, 4096)
         self._check_number(("frames",), 25, 500)
         self._check_number(("frozen", "body", "face_absent", "body_absent", "sound_only"), 0, 1)
+        pairs = isinstance(self.groups, tuple) and all(isinstance(p, tuple) and len(p) == 2 for p in self.groups)
+        if not (pairs and all(isinstance(f, int | float) and math.isfinite(f) and f >= 0 for _, f in self.groups)):
+            raise OptionError(f"[sampler] groups = {self.groups!r} is not a table of group = factor, not negative")
 
 
 @dataclass
@@ -116,7 +121,7 @@ class Sampler:
         rank, ranks: this process's number among several, which draw different batches.
 
     Raises:
-        ValueError: there are no tracks, or no two voices.
+        OptionError: there are no tracks, or no two voices.
     """
 
     def __init__(
@@ -137,14 +142,14 @@ class Sampler:
         factor = dict(config.groups)
         drawn = np.array([len(t) * factor.get(t.clip.entry.group, 1.0) for t in tracks])
         if not len(tracks) or drawn.sum() <= 0:
-            raise ValueError("there are no tracks to draw from")
+            raise OptionError("there are no face tracks to draw from; look at [data] groups and [sampler] groups")
         self._share = drawn / drawn.sum()
         self._voices: dict[str, list[TrainTrack]] = {}
         for t in tracks:
             if t.voiced > 0.3:
                 self._voices.setdefault(t.voice, []).append(t)
         if len(self._voices) < 2:
-            raise ValueError("voices of at least two people are needed, for the sounds that do not match")
+            raise OptionError("voices of at least two people are needed, for the sounds that do not match; add clips")
 
     def batch(self, number: int) -> Batch:
         """Batch ``number`` (0, 1, ...)."""
@@ -152,9 +157,7 @@ class Sampler:
         picks = rng.choice(len(self.tracks), self.config.chunks, p=self._share)
         rows = [self._chunk(self.tracks[i], rng) for i in picks]
         bodies = [(i, row["body"]) for i, row in enumerate(rows) if row["body"] is not None]
-        stacked = {
-            key: torch.from_numpy(np.stack([row[key] for row in rows])) for key in rows[0] if key not in ("body",)
-        }
+        stacked = {key: torch.from_numpy(np.stack([row[key] for row in rows])) for key in rows[0] if key != "body"}
         shape = (0, *rows[0]["face"].shape)
         return Batch(
             body=torch.from_numpy(np.stack([b for _, b in bodies]) if bodies else np.zeros(shape, np.uint8)),

@@ -62,9 +62,6 @@ class Teacher:
 
     Args:
         folder: the folder of the caches of crops and pooled embeddings.
-
-    Raises:
-        WeightsError: a published network is not at hand.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +78,11 @@ class Teacher:
                 self._caches.append(PooledCache(self._root, self._models[name], geometry))
 
     def lessons(self, entry: ClipEntry, clips: list[FaceClip]) -> list[Lesson]:
-        """One lesson for each face track of a clip, read from the cache or computed now."""
+        """One lesson for each face track of a clip, read from the cache or computed now.
+
+        Raises:
+            WeightsError: it has to be computed, and a published network is not at hand.
+        """
         path = self.folder / f"{entry.name.replace('/', '.')}.npz"
         if not path.is_file():
             self._write(path, self._teach(entry, clips))

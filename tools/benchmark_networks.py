@@ -1,0 +1,90 @@
+"""What a second of one face costs each network: milliseconds of a CPU a face-frame, sound and classifier included.
+
+    python tools/benchmark_networks.py [--threads 1] [--json FILE]
+
+The parameters are random: time does not depend on them. Networks take turns, and the fastest of the rounds counts, so
+that what else the machine does falls on all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from asd_explain.models.registry import create_model, list_models
+
+FRAMES = 50  # as the pipeline encodes them
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--rounds", type=int, default=15, help="the fastest counts (default 15)")
+    p.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
+    p.add_argument("--json", metavar="FILE", type=Path, help="write the figures there as well")
+    return p
+
+
+def variants() -> dict[str, tuple[nn.Module, bool]]:
+    """{title: (network, with the body)}: every backbone, and once more with the body where it has that stream."""
+    found = {}
+    for name in list_models():
+        model = create_model(name)
+        sees_body = "body" in model.streams
+        found[f"{name}, face alone" if sees_body else name] = (model, False)
+        if sees_body:
+            found[f"{name}, face and body"] = (model, True)
+    return found
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+@torch.inference_mode()
+def measure(rounds: int) -> dict[str, dict[str, float]]:
+    """{title: {"parameters": millions, "ms": milliseconds a face-frame}}."""
+    crops = torch.randint(0, 256, (1, FRAMES, 112, 112), dtype=torch.uint8)
+    mfcc = torch.randn(1, 4 * FRAMES, 13)
+    networks = variants()
+    best = dict.fromkeys(networks, float("inf"))
+    for _ in range(rounds + 1):  # one to warm up would be enough; the fastest counts anyway
+        for title, (model, with_body) in networks.items():
+            body = crops if with_body else None
+            best[title] = min(best[title], seconds_of(lambda m=model, b=body: m(crops, mfcc, b)))
+    return {
+        title: {
+            "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+            "ms": 1e3 * best[title] / FRAMES,
+        }
+        for title, (model, _) in networks.items()
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line."""
+    args = parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    found = measure(args.rounds)
+    against = found["lr_asd"]["ms"]
+    print(f"{'network':32s} {'parameters':>10s} {'ms/frame':>9s} {'frames/s':>9s} {'x LR-ASD':>9s}")
+    for title, row in found.items():
+        print(
+            f"{title:32s} {row['parameters']:9.2f}M {row['ms']:9.2f} {1e3 / row['ms']:9.0f} {row['ms'] / against:9.2f}"
+        )
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
