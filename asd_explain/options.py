@@ -9,16 +9,12 @@ from pathlib import Path
 import torch
 
 from asd_explain.errors import OptionError
-from asd_explain.models.registry import list_models
 from asd_explain.tracks.detect import DETECTORS
-from asd_explain.weights.cards import cards
+from asd_explain.weights.choice import choose
 
 STREAMS = ("face", "body")
 LAYOUTS = ("overlay", "panel")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DEFAULT_WEIGHTS = "lr_asd.pretrain_AVA"
-# The checkpoint that a bare model name stands for: the better of its two by the measurements in the cards.
-PREFERRED = {"lr_asd": "lr_asd.pretrain_AVA", "light_asd": "light_asd.pretrain_AVA_CVPR"}
 
 
 @dataclass(frozen=True)
@@ -98,19 +94,13 @@ class Options:
             raise OptionError("--stills takes seconds from the clip's first frame, separated by commas")
         if self.body_boxes is not None and self.boxes is None:
             raise OptionError("--body-boxes needs --boxes: bodies are matched to faces by entity_id")
-        _ = self.card_name
+        if self.model != "auto":
+            _ = self.card_name
 
     @property
     def card_name(self) -> str:
-        """Name of the weights card that ``model`` stands for."""
-        if self.model == "auto":
-            return DEFAULT_WEIGHTS
-        if self.model in PREFERRED:
-            return PREFERRED[self.model]
-        known = [c.name for c in cards().values() if c.kind == "network"]
-        if self.model in known:
-            return self.model
-        raise OptionError(f"unknown model {self.model!r}; choose one of auto, {', '.join(list_models() + known)}")
+        """Name of the weights card that ``model`` and ``weights`` stand for."""
+        return choose(self.model, self.weights)
 
 
 def pick_device(name: str) -> torch.device:

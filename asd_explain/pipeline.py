@@ -142,10 +142,12 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
         explainer = create_explainer(options.explainer)
         with timings("load"):
             device = pick_device(options.device)
-            model = load(options.card_name, weights=options.weights, device=device)
+            chosen = options.card_name
+            model = load(chosen, weights=options.weights, device=device)
+            log.info("network: %s (%s)", model.card.name, model.card.source)
         if not set(options.streams) & set(model.streams):
             raise OptionError(
-                f"--streams {','.join(options.streams)}: {options.card_name} does not see it; "
+                f"--streams {','.join(options.streams)}: {chosen} does not see it; "
                 f"it sees {', '.join(s for s in model.streams if s != 'audio')}"
             )
         notes: list[str] = []
@@ -223,7 +225,7 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
         log.warning("%s: no face found; the video comes out without boxes", clip)
     if model.fusion_gate is None:
         notes.append("no fitted gates: plain activations shown")
-        log.warning("no gates are fitted to %s: the heat shows plain activations", options.card_name)
+        log.warning("no gates are fitted to %s: the heat shows plain activations", chosen)
     result = Result(
         clip=info,
         tracks=results,

@@ -30,6 +30,7 @@ from scipy.signal import fftconvolve, lfilter, resample_poly
 
 from asd_explain.datasets.portraits import GEOMETRY, Look
 from asd_explain.datasets.shared_clips import (
+    CACHE_VERSION,
     SPLITS,
     WIDE_SIZE,
     ClipEntry,
@@ -495,7 +496,7 @@ class TalkingClipCache(FaceClipCache):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.folder = Path(folder) / f"talking_v{CORPUS_VERSION}"
+        self.folder = Path(folder) / f"talking_v{CORPUS_VERSION}.{CACHE_VERSION}"
 
     def get(self, entry: ClipEntry) -> list[TalkingClip]:
         """The clip's faces, read from the cache or made now.

@@ -1,4 +1,4 @@
-"""What the light networks of the field share: two streams, a fusion point, gates on it, a temporal classifier."""
+"""What the light networks of the field share: streams, a fusion point, gates on it, a temporal classifier."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from asd_explain.models.se import SqueezeExcite
 
 
 class FusionBackbone(nn.Module):
-    """Base of networks with an audio and a face stream, max-pooled maps and per-frame embeddings of equal width.
+    """Base of networks with an audio stream, a face stream and maybe others, pooled maps and per-frame embeddings.
 
     A subclass gives ``audio_embedding``, ``face_maps`` and ``classify``. The squeeze-and-excitation block stands at the
-    fusion point over the concatenation [audio | face]; it is None until :meth:`attach_gates` is called, and then all
-    gates are one. Because a positive gate commutes with the spatial max pool, channel c of the face gate weighs
-    channel c of the face map; under max pooling only a channel's strongest cell reaches the logits.
+    fusion point over the streams' concatenation; where it is None (:meth:`attach_gates`) all gates are one. Because a
+    positive gate commutes with the spatial pool, channel c of a stream's gate weighs channel c of its map; under max
+    pooling, the default, only a channel's strongest cell reaches the logits.
 
     Attributes:
         streams: stream names in the order of the fusion vector, with their widths.

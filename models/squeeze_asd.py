@@ -4,8 +4,7 @@ Made as the light networks of the field are (Liao et al., "A Light Weight Model 
 2303.04439): separable spatial and temporal convolutions on 112x112 gray crops, an encoder for MFCC, a small
 bidirectional GRU. What differs: a body stream as in BIAS (Roxo et al., arXiv 2412.05150); a per-frame
 squeeze-and-excitation block over [audio | face | body] that is trained with the rest; a learned state for a stream that
-is not there; and mean pooling of the maps, so that every cell of a gated map reaches the fusion point with the weight
-with which it is drawn.
+is not there; and mean pooling of the maps, so that all cells of a channel reach the fusion point alike.
 """
 
 from __future__ import annotations
@@ -94,9 +93,13 @@ class _AudioEncoder(nn.Module):
         )
         self.norms = nn.ModuleList(batch_norm(2, width) for width in widths[1:])
 
+    @staticmethod
+    def audible(audio: torch.Tensor) -> torch.Tensor:
+        """(..., 13) MFCC with the energy of what is inaudible lifted to ``ENERGY_FLOOR``."""
+        return torch.cat((audio[..., :1].clamp_min(ENERGY_FLOOR), audio[..., 1:]), -1)
+
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
-        audio = torch.cat((audio[..., :1].clamp_min(ENERGY_FLOOR), audio[..., 1:]), -1)
-        x = ((audio - self.mean) / self.std).transpose(1, 2).unsqueeze(2)
+        x = ((self.audible(audio) - self.mean) / self.std).transpose(1, 2).unsqueeze(2)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = _along_time(x, conv, norm)
         return x.squeeze(2).transpose(1, 2)
@@ -138,8 +141,6 @@ class SqueezeASD(FusionBackbone):
         self.absent = nn.ParameterDict(
             {stream: nn.Parameter(0.1 * torch.randn(width)) for stream, width in self.streams.items()}
         )
-        if gated:
-            self.attach_gates(SqueezeExcite(total, standardise=True))
         self.norm = batch_norm(1, total)
         # Whether lips and sound go together is a question of products, which sums of features cannot answer.
         self.match_audio = nn.Linear(audio, 48)
@@ -148,6 +149,9 @@ class SqueezeASD(FusionBackbone):
         self.drop = nn.Dropout(0.3)
         self.gru = nn.GRU(128, 64, batch_first=True, bidirectional=True)
         self.head = nn.Linear(128, 2)
+        # Last, so that everything else begins alike with and without it.
+        if gated:
+            self.attach_gates(SqueezeExcite(total, standardise=True))
 
     def audio_embedding(self, audio: torch.Tensor) -> torch.Tensor:
         return self.audio_encoder(audio)
@@ -189,6 +193,10 @@ class SqueezeASD(FusionBackbone):
         given = next((x for x in (face, body) if x is not None), None)
         if given is None and audio is None:
             raise ValueError("face, audio and body are all None; at least one stream is needed")
+        if face is not None and body is not None and face.shape[:2] != body.shape[:2]:
+            raise ValueError(
+                f"face and body differ in clips or frames: {tuple(face.shape[:2])}, {tuple(body.shape[:2])}"
+            )
         if audio is not None:
             length = audio.shape[1] // STEPS_PER_FRAME if given is None else given.shape[1]
             if audio.shape[1] != STEPS_PER_FRAME * length:

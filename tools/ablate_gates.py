@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -21,11 +22,11 @@ from pathlib import Path
 
 import torch
 
-from asd_explain.errors import AsdExplainError
+from asd_explain.errors import AsdExplainError, OptionError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
 from asd_explain.running import seed_everything
-from asd_explain.tools.train import tracks_of
+from asd_explain.tools.train import check_config, tracks_of, write_config
 from asd_explain.training.check import QuickCheck
 from asd_explain.training.config import TrainConfig, find_config, read_config
 from asd_explain.training.corpus import TrainTrack
@@ -97,15 +98,23 @@ def run(args: argparse.Namespace) -> str:
         torch.set_num_threads(args.threads)
     keep_large_blocks()
     results, tracks = {}, {}
+    settings = json.loads(json.dumps(asdict(config)))
     for seed in args.seeds:
         for variant, gated in VARIANTS.items():
             folder = args.out / f"{seed}.{variant}"
             path = folder / RESULT
             if not path.is_file():
+                check_config(config, folder)
                 tracks = tracks or {split: tracks_of(config, split, args) for split in ("fit", "dev", "test")}
+                write_config(config, folder)
                 found = one_run(config, seed, gated, tracks, folder, args.quiet)
-                path.write_text(json.dumps({"config": asdict(config), "result": found}, indent=1), encoding="utf-8")
-            results[folder.name] = json.loads(path.read_text(encoding="utf-8"))["result"]
+                partial = path.with_name(f".{RESULT}.{os.getpid()}")
+                partial.write_text(json.dumps({"config": settings, "result": found}, indent=1), encoding="utf-8")
+                partial.replace(path)
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["config"] != settings:
+                raise OptionError(f"{path} is of another configuration; give another --out")
+            results[folder.name] = stored["result"]
             log.info("%s: %s", folder.name, results[folder.name])
     budget = (
         f"{config.loop.steps} steps of {config.sampler.chunks} x {config.sampler.frames} frames, seeds {args.seeds}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.media.writer import check_new
 from asd_explain.models.registry import create_model, list_models
+
+log = logging.getLogger(__name__)
 
 FRAMES = 50  # as the pipeline encodes them
 
@@ -28,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rounds", type=int, default=15, help="the fastest counts (default 15)")
     p.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     p.add_argument("--json", metavar="FILE", type=Path, help="write the figures there as well")
+    p.add_argument("--overwrite", action="store_true", help="an existing --json may be replaced")
     return p
 
 
@@ -70,19 +76,34 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Command line."""
-    args = parser().parse_args(argv)
+def run(args: argparse.Namespace) -> str:
+    """Everything, as a table of plain text."""
+    if min(args.rounds, args.threads) < 1:
+        raise OptionError("--rounds and --threads must be at least 1")
+    if args.json:
+        check_new(args.json, args.overwrite)
     torch.set_num_threads(args.threads)
     found = measure(args.rounds)
     against = found["lr_asd"]["ms"]
-    print(f"{'network':32s} {'parameters':>10s} {'ms/frame':>9s} {'frames/s':>9s} {'x LR-ASD':>9s}")
-    for title, row in found.items():
-        print(
-            f"{title:32s} {row['parameters']:9.2f}M {row['ms']:9.2f} {1e3 / row['ms']:9.0f} {row['ms'] / against:9.2f}"
-        )
+    lines = [f"{'network':32s} {'parameters':>10s} {'ms/frame':>9s} {'frames/s':>9s} {'x LR-ASD':>9s}"]
+    lines += [
+        f"{title:32s} {row['parameters']:9.2f}M {row['ms']:9.2f} {1e3 / row['ms']:9.0f} {row['ms'] / against:9.2f}"
+        for title, row in found.items()
+    ]
     if args.json:
         args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        sys.stdout.write(run(args))
+    except AsdExplainError as error:
+        log.error("%s", error)
+        return 2
     return 0
 
 

@@ -44,10 +44,10 @@ from asd_explain.media.writer import check_new
 from asd_explain.memory import give_back_large_blocks
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.registry import create_model, list_models
-from asd_explain.options import PREFERRED
 from asd_explain.scoring import classify
 from asd_explain.training.teacher import TEACHERS
 from asd_explain.weights.cards import Card, cards
+from asd_explain.weights.choice import PREFERRED
 from asd_explain.weights.store import cache_dir, load, load_state, read_state, sha256_of, shared_dir
 
 log = logging.getLogger(__name__)

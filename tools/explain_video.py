@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         help="the video to write, or a folder (needed for several clips); default CLIP_explained.mp4 in this folder",
     )
     net = p.add_argument_group("network")
-    net.add_argument("--model", default="auto", help="auto, a backbone (lr_asd, light_asd) or a weights card")
+    net.add_argument(
+        "--model", default="auto", help="auto, a backbone (squeeze_asd, lr_asd, light_asd) or a weights card"
+    )
     net.add_argument("--weights", metavar="FILE", type=Path, help="read the network from this file")
     net.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     faces = p.add_argument_group("faces")

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from asd_explain.datasets.shared_clips import SPLITS, ClipEntry, FaceClip, list_clips
+from asd_explain.datasets.shared_clips import SPLITS, ClipEntry, list_clips
 from asd_explain.datasets.talking_corpus import TalkingClipCache, talking_entries
 from asd_explain.errors import AsdExplainError, OptionError
 from asd_explain.evaluate.asd_report import write_report
@@ -46,8 +46,7 @@ from asd_explain.evaluate.gate_reactions import (
     summarise,
 )
 from asd_explain.evaluate.gate_report import FILLS, NOTHING, trained_sufficiency
-from asd_explain.evaluate.pooled import pool_track
-from asd_explain.evaluate.stream_views import TINY, Scorer, ViewCache, ViewedTrack, further_views
+from asd_explain.evaluate.stream_views import TINY, Scorer, ViewCache, ViewedTrack, view_clip
 from asd_explain.explain.shares import KINDS
 from asd_explain.media.writer import check_new
 from asd_explain.memory import keep_large_blocks
@@ -87,24 +86,13 @@ def some(entries: Sequence[ClipEntry], limit: int | None) -> list[ClipEntry]:
     return [entries[i] for i in np.linspace(0, len(entries) - 1, limit).round().astype(int)]
 
 
-def viewed(model: FusionBackbone, clip: FaceClip) -> ViewedTrack:
-    """A track under all views, encoded now and kept nowhere."""
-    geometry = model.card.geometry
-    track = pool_track(model, clip, geometry)
-    views: dict[str, dict[str, torch.Tensor]] = {"own": {"face": track.face}, "still": {"face": track.still}}
-    for key, values in further_views(model, clip, geometry, VIEWS).items():
-        view, stream = key.split(".")
-        views.setdefault(view, {})[stream] = torch.from_numpy(values)
-    return ViewedTrack(track, views, clip.truth)
-
-
 def gather(model: FusionBackbone, material: str, args: argparse.Namespace) -> list[ViewedTrack]:
     """All tracks of a material of at least a second, encoded under all views."""
     folder, off = args.cache or cache_dir() / "corpus", True if args.quiet else None
     if material == "photos":
         cache, entries = TalkingClipCache(folder), some(talking_entries(args.split), args.limit)
         bar = tqdm(entries, "photos", disable=off, leave=False)
-        tracks = [viewed(model, clip) for entry in bar for clip in cache.get(entry)]
+        tracks = [view_clip(model, clip, model.card.geometry, VIEWS) for entry in bar for clip in cache.get(entry)]
     else:
         shared = args.shared or shared_dir()
         if shared is None:

@@ -213,7 +213,7 @@ def materials(
         kind = "listeners" if t.group == "listening" else "own"
         found["ensemble"].add(clip, "own", own, teacher)
         found["ensemble_balanced"].add(clip, kind, own, teacher)
-        if t.name in labels.hinted:
+        if own is not None and t.name in labels.hinted:
             known = np.isfinite(labels.hinted[t.name])
             found["hints"].add(clip, "own", own[known], labels.hinted[t.name][known])
         if t.group == "listening":

@@ -105,7 +105,7 @@ def tables(report: dict) -> str:
             rows.append([name, *cells, _percent(f["base_rate"]), str(f["frames"]), str(f["clips"])])
     parts = [
         f"{report['clips'][report['split']]} clips of {report['people']} people or scenes, {report['talking_tracks']} "
-        f"talking faces; {len(report['left_out'])} left out, where another voice is heard.\n",
+        f"talking faces; {len(report['left_out'])} left out, whose own voice it seems not to be.\n",
         f"**AP on {report['split']}** (95 % interval over clips; a base rate of 50 % is by weights)",
         _table(["section", *names, "base rate", "frames", "clips"], rows),
         "\n**Frames called speaking at 0.5**, by what is heard and seen",

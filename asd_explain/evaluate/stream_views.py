@@ -178,9 +178,9 @@ class ViewCache:
         return [track for entry in entries for track in self.get(entry)]
 
 
-def view_clip(model: FusionBackbone, clip: FaceClip, geometry: str) -> ViewedTrack:
-    """A track with ``own`` and ``still`` views only, uncached, with its truth."""
-    further = further_views(model, clip, geometry, ())
+def view_clip(model: FusionBackbone, clip: FaceClip, geometry: str, names: Sequence[str] = ()) -> ViewedTrack:
+    """A track with ``own`` and ``still`` views and those in ``names``, uncached, with its truth."""
+    further = further_views(model, clip, geometry, names)
     return _viewed(pool_track(model, clip, geometry), further, clip.truth)
 
 
@@ -228,6 +228,9 @@ class Scorer:
     ) -> np.ndarray | None:
         """(T,) float64 logit of speaking minus logit of silent.
 
+        A clip without a sound track is scored as the command does it: a network that knows of absence is told so,
+        others are fed silence.
+
         Args:
             track: of the split that was given.
             sound: "own", "silence", "noise", "other" or "shifted", see :mod:`asd_explain.evaluate.pooled`.
@@ -235,9 +238,11 @@ class Scorer:
             streams: which streams are there; default all that the network has.
 
         Returns:
-            None where the sound needs one that the clip does not have.
+            None where the sound needs one that the clip does not have, or no stream is left.
         """
         streams = tuple(self.model.streams) if streams is None else streams
+        if sound == "own" and not track.pooled.has_audio and self.model.learned_absence:
+            streams = tuple(s for s in streams if s != "audio")
         pooled: dict[str, torch.Tensor] = {}
         for stream in self.model.streams:
             if stream not in streams:
@@ -249,5 +254,7 @@ class Scorer:
                 pooled[stream] = given[0][None]
             else:
                 pooled[stream] = track.views[view][stream][None]
+        if not pooled:
+            return None
         logits = classify(self.model, pooled)[0].double().numpy()
         return logits[:, 1] - logits[:, 0]

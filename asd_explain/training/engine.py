@@ -130,6 +130,8 @@ class Trainer:
         except Exception as error:
             # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
             raise OptionError(f"{path} cannot be read as a checkpoint; {instead}") from error
+        if not isinstance(stored, dict) or not {"config", "objective", "optimiser", "average", "step"} <= set(stored):
+            raise OptionError(f"{path} is no checkpoint of a training; {instead}")
         if stored["config"] != asdict(self.config):
             changed = sorted(k for k, v in asdict(self.config).items() if stored["config"].get(k) != v)
             raise OptionError(f"{path} was made with other [loop] options ({', '.join(changed)}); {instead}")
@@ -243,7 +245,10 @@ class Trainer:
             multiprocessing_context="fork" if self.config.workers else None,
         )
         batches = iter(loader)  # draws a number itself
-        if self._random:
+        if dist.is_initialized():
+            # Each process drops out other units, after a resume as well.
+            torch.manual_seed(1_000_003 * self.sampler.seed + 1009 * self.step + dist.get_rank())
+        elif self._random:
             torch.set_rng_state(self._random["cpu"].cpu())
             if "cuda" in self._random and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)

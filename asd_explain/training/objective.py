@@ -135,7 +135,7 @@ class Objective(nn.Module):
         return self.level[stream](values.flatten(0, -2)).reshape(values.shape)
 
     def _stream_loss(self, batch: Batch, pooled: dict[str, torch.Tensor]) -> torch.Tensor:
-        target, weight = batch.target[:, 0], batch.weight[:, 0]
+        target, weight = batch.lips, batch.lips_weight
         total = _weighted_bce(self.stream_heads["face"](pooled["face"])[..., 0], target, weight)
         if "body" in pooled:
             body = self.stream_heads["body"](pooled["body"])[..., 0]

@@ -23,9 +23,9 @@ def prepare(objective: Objective, tracks: list[TrainTrack]) -> None:
         rows = [t.clip.mfcc for t in tracks if t.voiced > 0.3]
         if not rows:
             raise OptionError("no face track has a voice in it; look at [data] groups")
-        rows = np.concatenate(rows)
-        encoder.mean.copy_(torch.from_numpy(rows.mean(0)))
-        encoder.std.copy_(torch.from_numpy(rows.std(0)))
+        rows = encoder.audible(torch.from_numpy(np.concatenate(rows)))
+        encoder.mean.copy_(rows.mean(0))
+        encoder.std.copy_(rows.std(0))
     for name in ("face", "audio"):
         moves = [
             rows - rows.mean(0)

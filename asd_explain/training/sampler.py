@@ -88,6 +88,8 @@ class Batch:
         present: (N, S, 3) bool: which of audio, face, body the network is given.
         target: (N, S, T) float32 in [0, 1]: P(speaking) to be learnt.
         weight: (N, S, T) float32, 0 where nothing is known.
+        lips: (N, T) float32 in [0, 1]: whether the lips talk, heard or not, for the heads that only see.
+        lips_weight: (N, T) float32, 0 where that is not known.
         teacher_face: (N, T, F) float16 the teacher's face embeddings; NaN where unknown.
         teacher_audio: (N, T, A) float16 of the own sound; NaN where unknown.
         matched: (N, T) bool: frames in which the person who is seen is heard (for the loss of synchrony).
@@ -100,6 +102,8 @@ class Batch:
     present: torch.Tensor
     target: torch.Tensor
     weight: torch.Tensor
+    lips: torch.Tensor
+    lips_weight: torch.Tensor
     teacher_face: torch.Tensor
     teacher_audio: torch.Tensor
     matched: torch.Tensor
@@ -183,6 +187,8 @@ class Sampler:
         )
         own = np.where(np.isnan(track.own[index]), 0, track.own[index])
         own_known = known * ~np.isnan(track.own[index])
+        lips = track.lips[index]
+        lips_known = known * ~np.isnan(lips)
         never = np.zeros(length, np.float32)
         sounds, targets, weights, present = [], [], [], []
 
@@ -193,7 +199,7 @@ class Sampler:
             present.append(streams)
 
         wave = self._own_sound(track, first, length)
-        streams = [self._streams(rng, view.body is not None, kind) for kind in SOUNDS]
+        streams = [self._streams(rng, view.body is not None, frozen, kind) for kind in SOUNDS]
         if clip.has_audio:
             add(_mfcc(augment_sound(wave, rng, self.sound)), own, own_known, streams[0])
         else:
@@ -203,9 +209,8 @@ class Sampler:
         asked = rng.integers(3)
         if asked == 2 and self.absence:
             # Without any sound track, lips alone say who seems to speak.
-            lips = track.lips[index]
             nothing = _mfcc(np.zeros(length * _SAMPLES, np.float32))
-            add(nothing, np.nan_to_num(lips), known * ~np.isnan(lips), (False, *streams[3][1:]))
+            add(nothing, np.nan_to_num(lips), lips_known, (False, *streams[3][1:]))
         else:
             add(*self._asked(track, index, first, length, known, bool(asked), rng), streams[3])
 
@@ -213,6 +218,14 @@ class Sampler:
         width_face, width_audio = (0, 0) if lesson is None else (lesson.face.shape[1], lesson.audio.shape[1])
         teach_face = lesson is not None and not view.mouth_hidden
         taught = lesson.still[index] if teach_face and frozen else lesson.face[index] if teach_face else None
+        heard = lesson.audio[index] if lesson is not None and clip.has_audio else None
+
+        def features(values: np.ndarray | None, width: int) -> np.ndarray:
+            rows = np.full((length, width), np.nan, np.float16)
+            if values is not None:
+                rows[known > 0] = values[known > 0]
+            return rows
+
         return {
             "face": view.face,
             "body": view.body,
@@ -220,18 +233,19 @@ class Sampler:
             "target": np.stack(targets).astype(np.float32),
             "weight": np.stack(weights).astype(np.float32),
             "present": np.array(present),
-            "teacher_face": taught if teach_face else np.full((length, width_face or FEATURES[0]), np.nan, np.float16),
-            "teacher_audio": lesson.audio[index]
-            if lesson is not None and clip.has_audio
-            else np.full((length, width_audio or FEATURES[1]), np.nan, np.float16),
+            "lips": never if frozen else np.nan_to_num(lips).astype(np.float32),
+            "lips_weight": (known if frozen else lips_known).astype(np.float32),
+            "teacher_face": features(taught, width_face or FEATURES[0]),
+            "teacher_audio": features(heard, width_audio or FEATURES[1]),
             "matched": (own > 0.7) & (own_known > 0) & (not frozen) & clip.has_audio & (not view.mouth_hidden),
         }
 
-    def _streams(self, rng: np.random.Generator, body: bool, kind: str) -> tuple[bool, bool, bool]:
+    def _streams(self, rng: np.random.Generator, body: bool, frozen: bool, kind: str) -> tuple[bool, bool, bool]:
         face_gone, body_gone, alone = rng.random(3)
         if not self.absence:
             return True, True, body
-        if kind in ("own", "silent") and alone < self.config.sound_only:
+        # Unseen, a held picture is no reason for the voice to be somebody else's.
+        if kind in ("own", "silent") and not frozen and alone < self.config.sound_only:
             return True, False, False
         if body and face_gone < self.config.face_absent:
             return True, False, True

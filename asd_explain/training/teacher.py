@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asd_explain.datasets.shared_clips import ClipEntry, FaceClip, save_arrays
+from asd_explain.datasets.shared_clips import CACHE_VERSION, ClipEntry, FaceClip, save_arrays
 from asd_explain.evaluate.pooled import PooledCache, PooledTrack, pooled_audio
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
@@ -65,7 +65,7 @@ class Teacher:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder) / f"teacher_v{TEACHER_VERSION}"
+        self.folder = Path(folder) / f"teacher_v{TEACHER_VERSION}.{CACHE_VERSION}"
         self._models: dict[str, FusionBackbone] = {}
         self._caches = []
         self._root = Path(folder)

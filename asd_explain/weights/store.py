@@ -237,7 +237,8 @@ def load(
             raise WeightsError(f"{path}: no such weights file")
         known = card_of_file(path, chosen.model)
         if known is None:
-            log.warning("%s is not a file we know: crops are cut as for %s, and no gates are fitted to it", path, name)
+            without = ", and no gates are fitted to it" if gates_for(name) else ""
+            log.warning("%s is not a file we know: crops are cut as for %s%s", path, name, without)
             gates = False
         else:
             chosen = known

@@ -44,6 +44,11 @@ class TinyBodyNetwork(TinyNetwork):
     """The same with a body; a sound that is not there counts as loud, a picture as still."""
 
     streams = {"audio": 4, "face": 4, "body": 4}  # noqa: RUF012
+    learned_absence = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.absent = {s: torch.full((4,), 2.0 if s == "audio" else 0.0) for s in self.streams}
 
     def body_maps(self, body: torch.Tensor) -> torch.Tensor:
         return self.face_maps(body)
@@ -51,11 +56,7 @@ class TinyBodyNetwork(TinyNetwork):
     def encode(
         self, face: torch.Tensor | None, audio: torch.Tensor | None, body: torch.Tensor | None = None
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        given = {"audio": audio, "face": face, "body": body}
-        length = next(len(v[0]) // (4 if s == "audio" else 1) for s, v in given.items() if v is not None)
-        pooled = {s: torch.full((1, length, 4), 2.0 if s == "audio" else 0.0) for s in given}
-        if audio is not None:
-            pooled["audio"] = self.audio_embedding(audio)
+        pooled = {} if audio is None else {"audio": self.audio_embedding(audio)}
         for stream, crops in (("face", face), ("body", body)):
             if crops is not None:
                 pooled[stream] = self.pool(self.face_maps(crops))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from gated_support import KnownGates, known_track
 
 from asd_explain.datasets.shared_clips import FaceClip
 from asd_explain.evaluate.stream_views import (
@@ -84,6 +85,17 @@ def test_streams_that_are_there_or_not(tiny_body: FusionBackbone, corpus: dict[s
     assert scorer.margin(tracks[4], "shifted") is None  # no sound to move
 
 
+def test_a_clip_without_sound_is_scored_as_the_command_does_it() -> None:
+    deaf, hearing = known_track("a", has_audio=False), known_track("b")
+    scorer = Scorer(KnownGates(), [deaf, hearing])
+    # Gates 0.5 on the audio's 2, 0.25 on the face's 4 and the body's 8; the margin is their sum minus 4.
+    assert scorer.margin(hearing) == pytest.approx(np.zeros(30))
+    assert scorer.margin(deaf) == pytest.approx(np.full(30, -1.0))
+    assert scorer.margin(deaf, streams=("audio",)) is None  # nothing is left
+    scorer.model.learned_absence = False
+    assert scorer.margin(deaf) == pytest.approx(np.zeros(30))  # what the clip's features are: silence
+
+
 def test_draws_are_the_same_for_every_network(
     tiny: FusionBackbone, tiny_body: FusionBackbone, corpus: dict[str, FaceClip]
 ) -> None:
@@ -133,4 +145,6 @@ def test_cache_computes_once_and_by_weights(
 
 def test_truth_comes_with_the_clip(tiny: FusionBackbone, corpus: dict[str, FaceClip]) -> None:
     truth = np.ones(40, np.float32)
-    assert view_clip(tiny, replace(corpus["tracks/test_0"], truth=truth), "box").truth is truth
+    track = view_clip(tiny, replace(corpus["tracks/test_0"], truth=truth), "box", TINY[:1])
+    assert track.truth is truth
+    assert set(track.views) == {"own", "still", TINY[0], f"{TINY[0]}_still"}

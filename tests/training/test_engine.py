@@ -163,7 +163,11 @@ def test_another_network_or_a_damaged_file_is_refused(begin: Callable) -> None:
         other.resume()
     assert "\n" not in str(caught.value)
     path = trainer.folder / CHECKPOINT
-    path.write_bytes(path.read_bytes()[:1000])
+    whole = path.read_bytes()
+    torch.save({"head.weight": torch.zeros(1)}, path)
+    with pytest.raises(OptionError, match="no checkpoint of a training"):
+        begin().resume()
+    path.write_bytes(whole[:1000])
     with pytest.raises(OptionError, match="cannot be read"):
         begin().resume()
 
