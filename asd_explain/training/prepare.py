@@ -25,7 +25,7 @@ def prepare(objective: Objective, tracks: list[TrainTrack]) -> None:
             raise OptionError("no face track has a voice in it; look at [data] groups")
         rows = encoder.audible(torch.from_numpy(np.concatenate(rows)))
         encoder.mean.copy_(rows.mean(0))
-        encoder.std.copy_(rows.std(0))
+        encoder.std.copy_(rows.std(0, correction=0))
     for name in ("face", "audio"):
         moves = [
             rows - rows.mean(0)

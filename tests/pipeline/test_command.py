@@ -208,7 +208,7 @@ def test_several_clips_into_one_file_are_refused(run, tmp_path: Path, face_clip:
 def test_missing_weights_are_one_line(run, tmp_path: Path, face_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASD_EXPLAIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ASD_EXPLAIN_SHARED", str(tmp_path / "nothing"))
-    code, err, _ = run(face_clip, "-o", tmp_path / "o.mp4", "--model", "auto")
+    code, err, _ = run(face_clip, "-o", tmp_path / "o.mp4", "--model", "lr_asd")
     assert code == 1
     _one_line(err)
     assert "--weights" in err

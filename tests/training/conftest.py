@@ -130,7 +130,7 @@ def _batch(seed: int = 0, n: int = 2, length: int = 25, body_of: tuple[int, ...]
         present=torch.from_numpy(present),
         target=torch.from_numpy(target),
         weight=torch.ones(n, 4, length),
-        lips=torch.from_numpy(target[:, 0]),
+        lips=torch.from_numpy(target[:, 0].copy()),
         lips_weight=torch.ones(n, length),
         teacher_face=torch.from_numpy(rng.standard_normal((n, length, FEATURES[0])).astype(np.float16)),
         teacher_audio=torch.from_numpy(rng.standard_normal((n, length, FEATURES[1])).astype(np.float16)),

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from asd_explain.errors import OptionError
+from asd_explain.evaluate.calibration import fit_temperature
 from asd_explain.evaluate.detection import average_precision
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.registry import create_model
+from asd_explain.models.squeeze_asd import ENERGY_FLOOR
 from asd_explain.training.check import QuickCheck
 from asd_explain.training.corpus import TrainTrack, track_of
 from asd_explain.training.objective import LossWeights, Objective
@@ -96,7 +98,8 @@ def test_networks_without_a_body_are_looked_at_as_well(tracks: list[TrainTrack])
 def test_the_network_is_told_the_mean_and_spread_of_voices(tracks: list[TrainTrack]) -> None:
     made = Objective(create_model("squeeze_asd"), LossWeights())
     prepare(made, tracks[1:])
-    rows = tracks[1].clip.mfcc
+    rows = tracks[1].clip.mfcc.copy()
+    rows[:, 0] = np.maximum(rows[:, 0], ENERGY_FLOOR)  # as the encoder hears it
     np.testing.assert_allclose(made.model.audio_encoder.mean, rows.mean(0), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(made.model.audio_encoder.std, rows.std(0), rtol=1e-4, atol=1e-4)
     assert (made.face_std == 1).all(), "no teacher was asked"
@@ -125,3 +128,20 @@ def test_voices_are_needed(make_clip: Callable, make_lesson: Callable) -> None:
     mute = track_of(make_clip("mute", voice=False), make_lesson(40))
     with pytest.raises(OptionError, match="no face track has a voice"):
         prepare(Objective(create_model("squeeze_asd"), LossWeights()), [mute])
+
+
+def test_the_temperature_calibrates_the_own_sound(tracks: list[TrainTrack]) -> None:
+    """A network that is right but far too sure of itself is cooled; easy conditions have no say."""
+    check = QuickCheck(tracks)
+    sure = Knows().eval()
+    margin, labels = check.margins(sure)["own"]
+    assert check.temperature(sure) == pytest.approx(
+        fit_temperature(
+            np.concatenate([margin, check.margins(sure)["own_photos"][0]]),
+            np.concatenate([labels, check.margins(sure)["own_photos"][1]]).astype(int),
+            np.repeat(
+                [1 / len(margin), 1 / len(check.margins(sure)["own_photos"][0])],
+                [len(margin), len(check.margins(sure)["own_photos"][0])],
+            ),
+        )
+    )

@@ -107,9 +107,10 @@ def test_the_real_network_learns_in_all_its_parts(make_batch: Callable) -> None:
 def test_frames_of_no_weight_are_not_learnt_from(tiny: nn.Module, make_batch: Callable, kind: str) -> None:
     made = objective(silent_dropout(tiny), replace(NOTHING, **{kind: 1.0}))
     batch, i = make_batch(), SOUNDS.index(kind)
-    batch.weight[:, i, 7:] = 0
+    batch.weight[:, i, 7:] = batch.lips_weight[:, 7:] = 0
     _, parts = made(batch)
     batch.target[:, i, 7:] = 1 - batch.target[:, i, 7:]
+    batch.lips[:, 7:] = 1 - batch.lips[:, 7:]
     assert made(batch)[1] == pytest.approx(parts)
     batch.weight[:, i] = 0
     assert made(batch)[1][kind] == 0
@@ -167,9 +168,11 @@ def test_heads_of_single_streams(tiny: nn.Module, make_batch: Callable) -> None:
         nn.init.zeros_(head.weight)
         nn.init.constant_(head.bias, says[stream])
     batch.weight[0, 0, 5:] = 0
+    batch.lips_weight[2, :9] = 0
+    batch.lips = 1 - batch.lips
     batch.matched[1] = False
-    target, weight = batch.target[:, 0], batch.weight[:, 0]
-    sure = torch.stack([weight * batch.matched, batch.weight[:, 1]], 1)
+    target, weight = batch.lips, batch.lips_weight
+    sure = torch.stack([batch.weight[:, 0] * batch.matched, batch.weight[:, 1]], 1)
     expected = (
         bce(torch.tensor(says["face"]), target, weight)
         + bce(torch.tensor(says["body"]), target[[2, 0]], weight[[2, 0]])
@@ -184,6 +187,7 @@ def test_heads_of_single_streams(tiny: nn.Module, make_batch: Callable) -> None:
 def test_no_head_learns_where_nothing_is_known(tiny: nn.Module, make_batch: Callable) -> None:
     made, batch = objective(tiny, replace(NOTHING, streams=1.0)), make_batch()
     batch.weight[:, :2] = 0
+    batch.lips_weight[:] = 0
     assert made(batch)[1]["streams"] == 0
     assert not any(g.any() for g in gradients(made, batch).values())
 

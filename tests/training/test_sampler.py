@@ -97,6 +97,8 @@ def test_shapes_and_types(tracks: list[TrainTrack], body: float) -> None:
         "present": ((n, len(SOUNDS), 3), torch.bool),
         "target": ((n, len(SOUNDS), T), torch.float32),
         "weight": ((n, len(SOUNDS), T), torch.float32),
+        "lips": ((n, T), torch.float32),
+        "lips_weight": ((n, T), torch.float32),
         "teacher_face": ((n, T, FEATURES[0]), torch.float16),
         "teacher_audio": ((n, T, FEATURES[1]), torch.float16),
         "matched": ((n, T), torch.bool),
