@@ -21,7 +21,8 @@ import torch
 
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.detection import Interval
-from asd_explain.evaluate.stream_views import TINY, Scorer, ViewedTrack, held_stream
+from asd_explain.evaluate.pooled import held_stream
+from asd_explain.evaluate.stream_views import TINY, Scorer, ViewedTrack
 from asd_explain.evaluate.sufficiency import rank_correlation
 from asd_explain.explain.shares import KINDS, modality_shares
 from asd_explain.models.fusion_backbone import FusionBackbone

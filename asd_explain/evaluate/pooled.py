@@ -92,34 +92,38 @@ def voiced_frames(mfcc: np.ndarray, below_db: float = _VOICED_DB) -> np.ndarray:
 
 
 @torch.inference_mode()
-def pooled_face(model: FusionBackbone, face: np.ndarray) -> torch.Tensor:
-    """(T, Cf) pooled face embedding of (T, 112, 112) uint8, in chunks that overlap by the halo: exact."""
+def pooled_stream(model: FusionBackbone, stream: str, crops: np.ndarray) -> torch.Tensor:
+    """(T, C) pooled embedding of (T, 112, 112) uint8 crops of a visual stream, in chunks that overlap: exact."""
+    maps_of, device = getattr(model, f"{stream}_maps"), _device(model)
     parts = []
-    for first in range(0, len(face), _CHUNK):
-        low, high = max(0, first - model.halo_frames), min(len(face), first + _CHUNK + model.halo_frames)
-        maps = model.face_maps(torch.from_numpy(face[low:high])[None])
-        parts.append(model.pool(maps)[0, first - low : first - low + _CHUNK])
+    for first in range(0, len(crops), _CHUNK):
+        low, high = max(0, first - model.halo_frames), min(len(crops), first + _CHUNK + model.halo_frames)
+        pooled = model.pool(maps_of(torch.from_numpy(crops[low:high])[None].to(device)))
+        parts.append(pooled[0, first - low : first - low + _CHUNK])
     return torch.cat(parts)
 
 
-@torch.inference_mode()
-def pooled_still(model: FusionBackbone, picture: np.ndarray, length: int) -> torch.Tensor:
-    """(T, Cf) pooled face embedding of one picture (112, 112) held for ``length`` frames.
+def held_stream(model: FusionBackbone, stream: str, picture: np.ndarray, length: int) -> torch.Tensor:
+    """(T, C) pooled embedding of one (112, 112) picture held for ``length`` frames.
 
     Away from the ends all frames are alike, so only the ends are computed.
     """
     edge = model.halo_frames
     short = min(length, 2 * edge + 1)
-    face = pooled_face(model, np.repeat(picture[None], short, 0))
+    ends = pooled_stream(model, stream, np.repeat(picture[None], short, 0))
     if short == length:
-        return face
-    return torch.cat((face[:edge], face[edge : edge + 1].expand(length - 2 * edge, -1), face[-edge:]))
+        return ends
+    return torch.cat((ends[:edge], ends[edge : edge + 1].expand(length - 2 * edge, -1), ends[short - edge :]))
 
 
 @torch.inference_mode()
 def pooled_audio(model: FusionBackbone, mfcc: np.ndarray | torch.Tensor) -> torch.Tensor:
     """(T, Ca) audio embedding of (4T, 13) MFCC."""
-    return model.audio_embedding(torch.as_tensor(mfcc)[None])[0]
+    return model.audio_embedding(torch.as_tensor(mfcc)[None].to(_device(model)))[0]
+
+
+def _device(model: FusionBackbone) -> torch.device:
+    return next(iter(model.parameters())).device
 
 
 def pool_track(model: FusionBackbone, clip: FaceClip, geometry: str) -> PooledTrack:
@@ -136,8 +140,8 @@ def pool_track(model: FusionBackbone, clip: FaceClip, geometry: str) -> PooledTr
         boxes=clip.boxes,
         size=clip.size,
         audio=pooled_audio(model, clip.mfcc),
-        face=pooled_face(model, face),
-        still=pooled_still(model, face[len(face) // 2], len(face)),
+        face=pooled_stream(model, "face", face),
+        still=held_stream(model, "face", face[len(face) // 2], len(face)),
         voiced=voiced_frames(clip.mfcc) if clip.has_audio else np.zeros(len(face), bool),
     )
 

@@ -19,15 +19,20 @@ import numpy as np
 import torch
 
 from asd_explain.datasets.shared_clips import ClipEntry, FaceClip, save_arrays, wide_box
-from asd_explain.evaluate.pooled import Conditions, PooledCache, PooledTrack, pool_track
+from asd_explain.evaluate.pooled import (
+    Conditions,
+    PooledCache,
+    PooledTrack,
+    held_stream,
+    pool_track,
+    pooled_stream,
+)
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.scoring import classify
 from asd_explain.tracks.crops import CROP_SIZE, OUTSIDE, body_box
 
 TINY_PX = (16, 24, 40)
 TINY = tuple(f"tiny{px}" for px in TINY_PX)
-#: Frames that an encoder sees at a time, beside its halo.
-_CHUNK = 150
 #: Width and height of the body box in sides of the face, see :func:`asd_explain.tracks.crops.body_box`.
 _BODY_SIDES = (3.0, 4.9)
 
@@ -79,28 +84,6 @@ def hide_face(bodies: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> n
     hidden = bodies.copy()
     hidden[:, y1:y2, x1:x2] = OUTSIDE
     return hidden
-
-
-@torch.inference_mode()
-def pooled_stream(model: FusionBackbone, stream: str, crops: np.ndarray) -> torch.Tensor:
-    """(T, C) pooled embedding of (T, 112, 112) uint8 crops of a visual stream, in chunks that overlap: exact."""
-    maps_of, parts = getattr(model, f"{stream}_maps"), []
-    for first in range(0, len(crops), _CHUNK):
-        low, high = max(0, first - model.halo_frames), min(len(crops), first + _CHUNK + model.halo_frames)
-        pooled = model.pool(maps_of(torch.from_numpy(crops[low:high])[None]))
-        parts.append(pooled[0, first - low : first - low + _CHUNK])
-    return torch.cat(parts)
-
-
-def held_stream(model: FusionBackbone, stream: str, picture: np.ndarray, length: int) -> torch.Tensor:
-    """(T, C) pooled embedding of one (112, 112) picture held; only the ends, where frames differ, are computed."""
-    edge = model.halo_frames
-    short = min(length, 2 * edge + 1)
-    ends = pooled_stream(model, stream, np.repeat(picture[None], short, 0))
-    if short == length:
-        return ends
-    middle = ends[edge : edge + 1].expand(length - 2 * edge, -1)
-    return torch.cat((ends[:edge], middle, ends[short - edge :]))
 
 
 def further_views(model: FusionBackbone, clip: FaceClip, geometry: str, names: Sequence[str]) -> dict[str, np.ndarray]:

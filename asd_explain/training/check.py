@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import nn
 
 from asd_explain.evaluate.calibration import fit_temperature
 from asd_explain.evaluate.detection import average_precision
+from asd_explain.evaluate.pooled import held_stream, pooled_audio, pooled_stream
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.scoring import classify
 from asd_explain.training.corpus import TrainTrack
 
 _HOP = 50
-_CHUNK = 150
 
 
 class QuickCheck:
@@ -68,7 +66,7 @@ class QuickCheck:
             known = ~np.isnan(track.own)
             own = track.own[known] >= 0.5
             pooled = _pooled(model, track)
-            silence = _audio(model, aligned_mfcc(None, 0.0, len(track)))
+            silence = pooled_audio(model, aligned_mfcc(None, 0.0, len(track)))[None]
             photos = "_photos" if track.clip.truth is not None else ""
 
             def said(known: np.ndarray = known, **streams: torch.Tensor) -> np.ndarray:
@@ -79,11 +77,8 @@ class QuickCheck:
             found.setdefault("own" + photos, []).append((p_own, own))
             against = {"silence": pooled | {"audio": silence}}
             if other is not None:
-                against["other"] = pooled | {"audio": _audio(model, torch.from_numpy(other))}
-            still = {**pooled, "face": _still(model.face_maps, model, track.clip.faces["box"])}
-            if "body" in pooled:
-                still["body"] = _still(model.body_maps, model, track.clip.bodies)
-            against["frozen"] = still
+                against["other"] = pooled | {"audio": pooled_audio(model, other)[None]}
+            against["frozen"] = pooled | _held(model, track)
             for name, streams in against.items():
                 scores = np.concatenate([p_own[own], said(**streams)[own]])
                 found.setdefault(name + photos, []).append((scores, np.repeat([True, False], own.sum())))
@@ -97,33 +92,19 @@ class QuickCheck:
 
 
 def _pooled(model: nn.Module, track: TrainTrack) -> dict[str, torch.Tensor]:
-    pooled = {"audio": _audio(model, torch.from_numpy(track.clip.mfcc))}
-    pooled["face"] = _visual(model.face_maps, model, track.clip.faces["box"])
-    if "body" in model.streams:
-        pooled["body"] = _visual(model.body_maps, model, track.clip.bodies)
+    pooled = {"audio": pooled_audio(model, track.clip.mfcc)[None]}
+    for stream, crops in _crops(model, track).items():
+        pooled[stream] = pooled_stream(model, stream, crops)[None]
     return pooled
 
 
-def _audio(model: nn.Module, mfcc: torch.Tensor) -> torch.Tensor:
-    return model.audio_embedding(mfcc[None].to(_device(model)))
+def _held(model: nn.Module, track: TrainTrack) -> dict[str, torch.Tensor]:
+    return {
+        stream: held_stream(model, stream, crops[len(crops) // 2], len(crops))[None]
+        for stream, crops in _crops(model, track).items()
+    }
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _visual(encode: Callable, model: nn.Module, crops: np.ndarray) -> torch.Tensor:
-    parts, halo = [], model.halo_frames
-    for first in range(0, len(crops), _CHUNK):
-        low = max(0, first - halo)
-        maps = encode(torch.from_numpy(crops[low : first + _CHUNK + halo])[None].to(_device(model)))
-        parts.append(model.pool(maps)[:, first - low : first - low + _CHUNK])
-    return torch.cat(parts, 1)
-
-
-def _still(encode: Callable, model: nn.Module, crops: np.ndarray) -> torch.Tensor:
-    # A held picture looks the same everywhere but within the encoder's reach of the ends, which hardly matters here.
-    reach = model.halo_frames
-    picture = np.repeat(crops[len(crops) // 2][None], 2 * reach + 1, 0)
-    maps = encode(torch.from_numpy(picture)[None].to(_device(model)))
-    return model.pool(maps)[:, reach : reach + 1].expand(1, len(crops), -1)
+def _crops(model: nn.Module, track: TrainTrack) -> dict[str, np.ndarray]:
+    crops = {"face": track.clip.faces["box"]}
+    return crops | {"body": track.clip.bodies} if "body" in model.streams else crops

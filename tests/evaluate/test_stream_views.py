@@ -10,14 +10,13 @@ import torch
 from gated_support import KnownGates, known_track
 
 from asd_explain.datasets.shared_clips import FaceClip
+from asd_explain.evaluate.pooled import held_stream, pooled_stream
 from asd_explain.evaluate.stream_views import (
     TINY,
     Scorer,
     ViewCache,
     face_in_body,
-    held_stream,
     hide_face,
-    pooled_stream,
     shrunk,
     view_clip,
 )

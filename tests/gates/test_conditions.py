@@ -12,8 +12,8 @@ from asd_explain.evaluate.pooled import (
     CONDITIONS,
     Conditions,
     PooledTrack,
-    pooled_face,
-    pooled_still,
+    held_stream,
+    pooled_stream,
     voiced_frames,
 )
 
@@ -79,11 +79,13 @@ def test_a_still_is_encoded_as_if_it_were_a_clip() -> None:
         spread = torch.nn.functional.avg_pool1d(level[:, None], 5, 1, 2)[:, 0]
         return spread[..., None, None, None]
 
-    model = SimpleNamespace(face_maps=face_maps, halo_frames=2, pool=lambda maps: maps.amax((-2, -1)))
+    model = SimpleNamespace(
+        face_maps=face_maps, halo_frames=2, parameters=lambda: [torch.zeros(0)], pool=lambda maps: maps.amax((-2, -1))
+    )
     picture = np.full((112, 112), 90, np.uint8)
     for length in (1, 3, 5, 6, 40):
         expected = face_maps(torch.from_numpy(np.repeat(picture[None], length, 0))[None])[0, :, :, 0, 0]
-        torch.testing.assert_close(pooled_still(model, picture, length), expected)
+        torch.testing.assert_close(held_stream(model, "face", picture, length), expected)
 
 
 def test_a_long_track_in_pieces_equals_the_whole() -> None:
@@ -91,10 +93,12 @@ def test_a_long_track_in_pieces_equals_the_whole() -> None:
         level = face.float().mean((-2, -1))
         return torch.nn.functional.avg_pool1d(level[:, None], 5, 1, 2)[:, 0][..., None, None, None]
 
-    model = SimpleNamespace(face_maps=face_maps, halo_frames=2, pool=lambda maps: maps.amax((-2, -1)))
+    model = SimpleNamespace(
+        face_maps=face_maps, halo_frames=2, parameters=lambda: [torch.zeros(0)], pool=lambda maps: maps.amax((-2, -1))
+    )
     face = np.random.default_rng(0).integers(0, 255, (331, 8, 8), np.uint8)
     whole = face_maps(torch.from_numpy(face)[None])[0, :, :, 0, 0]
-    torch.testing.assert_close(pooled_face(model, face), whole)
+    torch.testing.assert_close(pooled_stream(model, "face", face), whole)
 
 
 def test_voiced_frames_follow_the_energy() -> None:
