@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import cv2
 import torch
 from tqdm import tqdm
 
+from asd_explain.errors import AsdExplainError
 from asd_explain.media.reader import ClipInfo
 from asd_explain.options import Options
+
+log = logging.getLogger(__name__)
 
 
 def seed_everything(seed: int) -> None:
@@ -50,3 +55,22 @@ def progress_bar(stage: str, info: ClipInfo, options: Options, total: int | None
         total = max(1, round((end - (options.start_s or 0.0)) * float(info.fps)))
     hidden = None if options.progress else True
     return tqdm(total=total, desc=f"{info.path.name}: {stage}", unit="frame", disable=hidden, leave=False)
+
+
+def run_tool(work: Callable[[], str], interrupted: str = "interrupted") -> int:
+    """Run a measuring command and print what it returns; returns the exit code.
+
+    Args:
+        work: does it all, and returns the text for standard output.
+        interrupted: what is said after Ctrl-C.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        sys.stdout.write(work())
+    except AsdExplainError as error:
+        log.error("%s", error)
+        return 2
+    except KeyboardInterrupt:
+        log.error("%s", interrupted)
+        return 130
+    return 0

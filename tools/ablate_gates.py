@@ -15,17 +15,16 @@ import json
 import logging
 import os
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.errors import OptionError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
-from asd_explain.running import seed_everything
+from asd_explain.running import run_tool, seed_everything
 from asd_explain.tools.train import check_config, tracks_of, write_config
 from asd_explain.training.check import QuickCheck
 from asd_explain.training.config import TrainConfig, find_config, read_config
@@ -127,16 +126,7 @@ def run(args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        sys.stdout.write(run(args))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on where it was cut off")
-        return 130
-    return 0
+    return run_tool(lambda: run(args), "interrupted; the same command goes on where it was cut off")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,9 +25,10 @@ import torch
 from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import SPLITS, hinted_labels, list_clips
-from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.errors import OptionError
 from asd_explain.evaluate.pooled import NEGATIVES, Conditions, PooledCache, PooledTrack
 from asd_explain.models.fusion_backbone import FusionBackbone
+from asd_explain.running import run_tool
 from asd_explain.tracks.crops import GEOMETRIES
 from asd_explain.weights.cards import cards
 from asd_explain.weights.store import cache_dir, load, shared_dir
@@ -138,16 +138,7 @@ def run(args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        sys.stdout.write(run(args))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    except KeyboardInterrupt:
-        log.error("interrupted")
-        return 130
-    return 0
+    return run_tool(lambda: run(args))
 
 
 if __name__ == "__main__":

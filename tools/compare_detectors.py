@@ -19,7 +19,6 @@ import argparse
 import json
 import logging
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -32,9 +31,10 @@ from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import GROUPS, SPLITS, ClipEntry, list_clips
-from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.errors import OptionError
 from asd_explain.media.reader import VideoReader
 from asd_explain.media.writer import check_new
+from asd_explain.running import run_tool
 from asd_explain.tracks.detect import DETECTORS, DetectionSchedule, Detector, create_detector
 from asd_explain.tracks.link import FaceTracker
 from asd_explain.tracks.shots import ShotDetector
@@ -297,16 +297,7 @@ def _write(path: Path, found: Mapping[ClipEntry, Mapping[str, Tally]]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        sys.stdout.write(run(args))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    except KeyboardInterrupt:
-        log.error("interrupted")
-        return 130
-    return 0
+    return run_tool(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +43,7 @@ from asd_explain.media.writer import check_new
 from asd_explain.memory import give_back_large_blocks
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.registry import create_model, list_models
+from asd_explain.running import run_tool
 from asd_explain.scoring import classify
 from asd_explain.training.teacher import TEACHERS
 from asd_explain.weights.cards import Card, cards
@@ -249,16 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
     give_back_large_blocks()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        sys.stdout.write(run(args))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    except KeyboardInterrupt:
-        log.error("interrupted")
-        return 130
-    return 0
+    return run_tool(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,6 +50,7 @@ from asd_explain.explain.shares import KINDS
 from asd_explain.media.writer import check_new
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.fusion_backbone import FusionBackbone
+from asd_explain.running import run_tool
 from asd_explain.tools.evaluate_asd import load_network
 from asd_explain.weights.cards import cards
 from asd_explain.weights.store import cache_dir, load, shared_dir
@@ -331,16 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
     keep_large_blocks()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        sys.stdout.write(run(args))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    except KeyboardInterrupt:
-        log.error("interrupted")
-        return 130
-    return 0
+    return run_tool(lambda: run(args))
 
 
 if __name__ == "__main__":
