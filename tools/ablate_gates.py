@@ -20,8 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from asd_explain.errors import OptionError
+from asd_explain.errors import OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
 from asd_explain.running import run_tool, seed_everything
@@ -33,6 +34,7 @@ from asd_explain.training.engine import Trainer
 from asd_explain.training.objective import Objective
 from asd_explain.training.prepare import prepare
 from asd_explain.training.sampler import Sampler
+from asd_explain.weights.store import read_state, sha256_of
 
 log = logging.getLogger("asd_explain.tools.ablate_gates")
 
@@ -45,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, help="folder for the runs and the table")
     p.add_argument("--config", default="squeeze_asd_short", help="configuration of the package, or a TOML file")
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    p.add_argument(
+        "--encoders",
+        type=Path,
+        metavar="FILE",
+        help="weights whose encoders every run begins with (a small budget then goes into the rest); default: afresh",
+    )
     p.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="change the configuration")
     p.add_argument("--shared", type=Path, help="shared folder (default: ASD_EXPLAIN_SHARED, else ../shared)")
     p.add_argument("--cache", type=Path, help="folder for crops and labels (default: the user's cache folder)")
@@ -54,13 +62,21 @@ def parser() -> argparse.ArgumentParser:
 
 
 def one_run(
-    config: TrainConfig, seed: int, gated: bool, tracks: dict[str, list[TrainTrack]], out: Path, quiet: bool
+    config: TrainConfig,
+    seed: int,
+    gated: bool,
+    tracks: dict[str, list[TrainTrack]],
+    out: Path,
+    quiet: bool,
+    encoders: Path | None = None,
 ) -> dict[str, dict[str, float]]:
     """Train one variant; {split: {condition: average precision}}."""
     seed_everything(seed)
     model = create_model(config.model, **{**config.options, "gated": gated}).train()
     objective = Objective(model, config.loss, config.loop.dtype)
     prepare(objective, tracks["fit"])
+    if encoders is not None:
+        load_encoders(model, encoders)
     sampler = Sampler(
         tracks["fit"], config.sampler, config.view, config.sound, seed=seed,
         body="body" in model.streams, absence=model.learned_absence,
@@ -69,6 +85,19 @@ def one_run(
     trainer.resume()
     trainer.run()
     return {split: QuickCheck(tracks[split])(trainer.averaged()) for split in ("dev", "test")}
+
+
+def load_encoders(model: nn.Module, path: Path) -> None:
+    """Put the encoders of a weights file into a network; what follows the fusion point stays as it is.
+
+    Raises:
+        WeightsError: the file cannot be read or has no encoders of this network.
+    """
+    state = {k: v.float() for k, v in read_state(path).items() if "_encoder." in k}
+    wanted = {k for k in model.state_dict() if "_encoder." in k}
+    if not wanted or set(state) != wanted:
+        raise WeightsError(f"{path} does not hold the encoders of this network")
+    model.load_state_dict(state, strict=False)
 
 
 def table(results: dict[str, dict[str, dict[str, dict[str, float]]]], seeds: list[int]) -> str:
@@ -98,6 +127,7 @@ def run(args: argparse.Namespace) -> str:
     keep_large_blocks()
     results, tracks = {}, {}
     settings = json.loads(json.dumps(asdict(config)))
+    settings["encoders"] = None if args.encoders is None else sha256_of(args.encoders)
     for seed in args.seeds:
         for variant, gated in VARIANTS.items():
             folder = args.out / f"{seed}.{variant}"
@@ -106,7 +136,7 @@ def run(args: argparse.Namespace) -> str:
                 check_config(config, folder)
                 tracks = tracks or {split: tracks_of(config, split, args) for split in ("fit", "dev", "test")}
                 write_config(config, folder)
-                found = one_run(config, seed, gated, tracks, folder, args.quiet)
+                found = one_run(config, seed, gated, tracks, folder, args.quiet, args.encoders)
                 partial = path.with_name(f".{RESULT}.{os.getpid()}")
                 partial.write_text(json.dumps({"config": settings, "result": found}, indent=1), encoding="utf-8")
                 partial.replace(path)
@@ -118,6 +148,8 @@ def run(args: argparse.Namespace) -> str:
     budget = (
         f"{config.loop.steps} steps of {config.sampler.chunks} x {config.sampler.frames} frames, seeds {args.seeds}"
     )
+    if args.encoders is not None:
+        budget += f", encoders from {args.encoders.name}"
     text = f"{budget}; average precision in %, mean (least to most) over seeds.\n\n{table(results, args.seeds)}"
     (args.out / "table.md").write_text(text, encoding="utf-8")
     return text

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from asd_explain.errors import WeightsError
+from asd_explain.models.registry import create_model
 from asd_explain.tools import ablate_gates
 
 
@@ -44,3 +48,27 @@ def test_figures_of_another_configuration_are_not_taken_for_these(
     assert ablate_gates.main([*command, "--set", "data.per_speaker=3"]) == 2
     assert "another configuration; give another --out" in caplog.text
     assert len(runs) == 2
+
+
+def test_encoders_come_from_a_file_and_the_rest_stays(tmp_path: Path) -> None:
+    taught, fresh = create_model("squeeze_asd"), create_model("squeeze_asd", gated=False)
+    save_file(taught.state_dict(), tmp_path / "taught.safetensors")
+    before = {k: v.clone() for k, v in fresh.state_dict().items()}
+    ablate_gates.load_encoders(fresh, tmp_path / "taught.safetensors")
+    for key, value in fresh.state_dict().items():
+        source = taught.state_dict() if "_encoder." in key else before
+        torch.testing.assert_close(value, source[key])
+    save_file({"head.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="does not hold the encoders"):
+        ablate_gates.load_encoders(fresh, tmp_path / "other.safetensors")
+
+
+def test_both_variants_begin_alike() -> None:
+    """The block is made last, so from one seed everything else is the same."""
+    states = []
+    for gated in (True, False):
+        torch.manual_seed(3)
+        states.append(create_model("squeeze_asd", gated=gated).state_dict())
+    for key, value in states[1].items():
+        torch.testing.assert_close(value, states[0][key])
+    assert {k for k in states[0] if k not in states[1]} == {k for k in states[0] if k.startswith("fusion_gate.")}
