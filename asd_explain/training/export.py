@@ -34,6 +34,7 @@ def export_weights(model: nn.Module, path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(state, partial)
+        partial.chmod(0o644)  # it comes out readable by its owner alone
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
