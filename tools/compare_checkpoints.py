@@ -25,13 +25,12 @@ import torch
 from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import SPLITS, hinted_labels, list_clips
-from asd_explain.errors import OptionError
 from asd_explain.evaluate.pooled import NEGATIVES, Conditions, PooledCache, PooledTrack
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.running import run_tool
 from asd_explain.tracks.crops import GEOMETRIES
 from asd_explain.weights.cards import cards
-from asd_explain.weights.store import cache_dir, load, shared_dir
+from asd_explain.weights.store import cache_dir, load, needed_shared_dir
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +110,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> str:
     """Everything, as markdown."""
-    shared = args.shared or shared_dir()
-    if shared is None:
-        raise OptionError("no shared folder found; give it with --shared or ASD_EXPLAIN_SHARED")
+    shared = needed_shared_dir(args.shared)
     torch.set_num_threads(args.threads)
     entries = list_clips(shared, per_speaker=args.per_speaker)
     splits: dict[str, tuple[str, ...]] = {"dev + fit": ("dev", "fit"), "test": ("test",)}

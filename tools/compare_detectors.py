@@ -38,7 +38,7 @@ from asd_explain.running import run_tool
 from asd_explain.tracks.detect import DETECTORS, DetectionSchedule, Detector, create_detector
 from asd_explain.tracks.link import FaceTracker
 from asd_explain.tracks.shots import ShotDetector
-from asd_explain.weights.store import shared_dir
+from asd_explain.weights.store import needed_shared_dir
 
 log = logging.getLogger(__name__)
 
@@ -244,9 +244,7 @@ def run(args: argparse.Namespace) -> str:
         raise OptionError("--interval and --min-face are 0 or more, --per-speaker 1 or more")
     if args.out is not None:
         check_new(args.out, args.overwrite)
-    shared = args.shared or shared_dir()
-    if shared is None:
-        raise OptionError("no shared folder found; give it with --shared or ASD_EXPLAIN_SHARED")
+    shared = needed_shared_dir(args.shared)
     entries = list_clips(shared, groups=tuple(args.groups), per_speaker=args.per_speaker)
     cv2.setNumThreads(1)
     detectors = {name: create_detector(name) for name in dict.fromkeys((args.reference, *args.detectors))}

@@ -48,7 +48,7 @@ from asd_explain.scoring import classify
 from asd_explain.training.teacher import TEACHERS
 from asd_explain.weights.cards import Card, cards
 from asd_explain.weights.choice import PREFERRED
-from asd_explain.weights.store import cache_dir, load, load_state, read_state, sha256_of, shared_dir
+from asd_explain.weights.store import cache_dir, load, load_state, needed_shared_dir, read_state, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -200,9 +200,7 @@ def run(args: argparse.Namespace) -> str:
         return f"AP {100 * ava_average_precision(*args.ava):.10f} %\n"
     if min(args.per_speaker, args.bootstrap, args.threads) < 1:
         raise OptionError("--per-speaker, --bootstrap and --threads must be at least 1")
-    shared = args.shared or shared_dir()
-    if shared is None:
-        raise OptionError("no shared folder found; give it with --shared or ASD_EXPLAIN_SHARED")
+    shared = needed_shared_dir(args.shared)
     if args.out:
         if args.out.suffix != ".json":
             raise OptionError(f"--out {args.out}: the report is JSON; give a name that ends in .json")

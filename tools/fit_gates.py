@@ -44,7 +44,7 @@ from asd_explain.explain.gate_fitting import FitOptions, GateFitter
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.se import SqueezeExcite
 from asd_explain.weights.cards import cards
-from asd_explain.weights.store import cache_dir, load, sha256_of, shared_dir
+from asd_explain.weights.store import cache_dir, load, needed_shared_dir, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -329,9 +329,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace, command: str) -> str:
     """Fit (or only measure) and return the report as markdown."""
-    shared = args.shared or shared_dir()
-    if shared is None:
-        raise OptionError("no shared folder found; give it with --shared or ASD_EXPLAIN_SHARED")
+    shared = needed_shared_dir(args.shared)
     if args.seeds < 1 or args.steps < 1:
         raise OptionError("--seeds and --steps must be at least 1")
     weights = args.out / f"gates.{args.model}.safetensors"

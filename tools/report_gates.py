@@ -53,7 +53,7 @@ from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.running import run_tool
 from asd_explain.tools.evaluate_asd import load_network
 from asd_explain.weights.cards import cards
-from asd_explain.weights.store import cache_dir, load, shared_dir
+from asd_explain.weights.store import cache_dir, load, needed_shared_dir
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,7 @@ def gather(model: FusionBackbone, material: str, args: argparse.Namespace) -> li
         bar = tqdm(entries, "photos", disable=off, leave=False)
         tracks = [view_clip(model, clip, model.card.geometry, VIEWS) for entry in bar for clip in cache.get(entry)]
     else:
-        shared = args.shared or shared_dir()
-        if shared is None:
-            raise OptionError(
-                "no shared folder found; give it with --shared or ASD_EXPLAIN_SHARED, or --materials photos"
-            )
+        shared = needed_shared_dir(args.shared, ", or --materials photos")
         listed = [e for e in list_clips(shared, per_speaker=args.per_speaker) if e.split == args.split]
         views = ViewCache(folder, model, model.card.geometry, VIEWS, keep=not args.no_cache)
         tracks = views.collect(tqdm(some(listed, args.limit), "clips", disable=off, leave=False))

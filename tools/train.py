@@ -41,7 +41,7 @@ from asd_explain.training.objective import Objective
 from asd_explain.training.prepare import prepare
 from asd_explain.training.sampler import Sampler
 from asd_explain.training.teacher import Teacher
-from asd_explain.weights.store import cache_dir, shared_dir
+from asd_explain.weights.store import cache_dir, needed_shared_dir
 
 log = logging.getLogger("asd_explain.tools.train")
 
@@ -66,13 +66,12 @@ def parser() -> argparse.ArgumentParser:
 
 def tracks_of(config: TrainConfig, split: str, args: argparse.Namespace) -> list[TrainTrack]:
     """The face tracks of one split, with labels."""
-    shared, cache = args.shared or shared_dir(), args.cache or cache_dir() / "corpus"
+    cache = args.cache or cache_dir() / "corpus"
     real = tuple(g for g in config.data.groups if g != "talking_photos")
     tracks = []
     bar = partial(tqdm, desc=f"{split}: clips", disable=True if args.quiet else None, leave=False)
     if real:
-        if shared is None:
-            raise OptionError("no shared folder found; give it with --shared or ASD_EXPLAIN_SHARED")
+        shared = needed_shared_dir(args.shared)
         number = config.data.per_speaker if split == "fit" else config.data.dev_per_speaker
         entries = [e for e in list_clips(shared, groups=real, per_speaker=number) if e.split == split]
         tracks += load_tracks(entries, FaceClipCache(cache), Teacher(cache), bar)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from asd_explain.datasets.shared_clips import ClipEntry, FaceClip, save_arrays, wide_box
+from asd_explain.datasets.shared_clips import CACHE_VERSION, ClipEntry, FaceClip, save_arrays, wide_box
 from asd_explain.evaluate.pooled import (
     Conditions,
     PooledCache,
@@ -125,7 +125,9 @@ class ViewCache:
     ) -> None:
         self.model, self.geometry, self.names, self.keep = model, geometry, tuple(names), keep
         self.base = PooledCache(folder, model, geometry)
-        self.folder = Path(folder) / "views_v1" / f"{model.card.name}.{model.weights_sha256[:16]}.{geometry}"
+        self.folder = (
+            Path(folder) / f"views_v1.{CACHE_VERSION}" / f"{model.card.name}.{model.weights_sha256[:16]}.{geometry}"
+        )
 
     def get(self, entry: ClipEntry) -> list[ViewedTrack]:
         """The clip's tracks under all views."""

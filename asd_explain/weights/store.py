@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from asd_explain.errors import WeightsError
+from asd_explain.errors import OptionError, WeightsError
 from asd_explain.models.registry import create_model
 from asd_explain.models.se import SqueezeExcite
 from asd_explain.weights.cards import Card, card, cards
@@ -50,6 +50,22 @@ def shared_dir() -> Path | None:
         return Path(folder).expanduser()
     beside = Path(__file__).resolve().parents[2].parent / "shared"
     return beside if (beside / "weights").is_dir() else None
+
+
+def needed_shared_dir(given: Path | None, instead: str = "") -> Path:
+    """The shared material's folder for a command that cannot do without it.
+
+    Args:
+        given: what the user named, or None for :func:`shared_dir`.
+        instead: what else could be done, appended to the message.
+
+    Raises:
+        OptionError: there is none.
+    """
+    found = given or shared_dir()
+    if found is None:
+        raise OptionError(f"no shared folder found; give it with --shared or ASD_EXPLAIN_SHARED{instead}")
+    return found
 
 
 def sha256_of(path: Path) -> str:

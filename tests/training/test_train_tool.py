@@ -218,7 +218,7 @@ def test_tracks_are_those_of_the_split(tmp_path: Path, monkeypatch: pytest.Monke
 def test_real_clips_need_the_shared_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(train, "shared_dir", lambda: None)
+    monkeypatch.setattr("asd_explain.weights.store.shared_dir", lambda: None)
     monkeypatch.setattr(train, "keep_large_blocks", lambda: None)
     (tmp_path / "small.toml").write_text(CONFIG)
     words = [str(tmp_path / "small.toml"), "--out", str(tmp_path / "out"), "--threads", "1", "--device", "cpu"]
