@@ -127,10 +127,11 @@ def fit_temperature(margin: np.ndarray, labels: np.ndarray, weights: np.ndarray 
         EvaluationError: for values that cannot be used.
     """
     margin, labels, weights = _checked(margin, labels, weights)
-    found = minimize_scalar(
-        lambda log_t: negative_log_likelihood(margin / np.exp(log_t), labels, weights),
-        bounds=np.log(TEMPERATURES),
-        method="bounded",
-        options={"xatol": 1e-6},
-    )
-    return float(np.exp(found.x))
+
+    def cost(log_t: float) -> float:
+        return negative_log_likelihood(margin / np.exp(log_t), labels, weights)
+
+    ends = np.log(TEMPERATURES)
+    found = minimize_scalar(cost, bounds=ends, method="bounded", options={"xatol": 1e-6})
+    # The search comes near to an end but never reaches it.
+    return float(np.exp(min((found.x, *ends), key=cost)))
