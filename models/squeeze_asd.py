@@ -136,7 +136,8 @@ class SqueezeASD(FusionBackbone):
         audio, face, body = self.streams.values()
         total = audio + face + body
         self.face_encoder = _VisualEncoder(16, 32, 96, face)
-        self.body_encoder = _VisualEncoder(16, 32, 64, body)
+        # Narrower than the face's: gestures are coarse, and a second picture may not cost as much as the first.
+        self.body_encoder = _VisualEncoder(8, 24, 64, body)
         self.audio_encoder = _AudioEncoder(audio)
         self.absent = nn.ParameterDict(
             {stream: nn.Parameter(0.1 * torch.randn(width)) for stream, width in self.streams.items()}

@@ -5,7 +5,7 @@
 
 The argument is the name of a configuration of the package or a path. OUT gets ``checkpoint.pt`` (to go on from),
 ``log.csv``, ``config.json`` (the configuration with all its defaults), and in the end ``weights.safetensors``
-(float16). The same command again goes on where it was cut off.
+(float16). The same command again goes on where it was cut off. ``--weights FILE`` begins with trained weights.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from pathlib import Path
 import cv2
 import torch
 import torch.distributed as dist
+from torch import nn
 from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import FaceClipCache, list_clips
 from asd_explain.datasets.talking_corpus import TalkingClipCache, talking_entries
-from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.errors import AsdExplainError, OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
 from asd_explain.options import DEVICES, pick_device
@@ -41,7 +42,7 @@ from asd_explain.training.objective import Objective
 from asd_explain.training.prepare import prepare
 from asd_explain.training.sampler import Sampler
 from asd_explain.training.teacher import Teacher
-from asd_explain.weights.store import cache_dir, needed_shared_dir
+from asd_explain.weights.store import cache_dir, needed_shared_dir, read_state, sha256_of
 
 log = logging.getLogger("asd_explain.tools.train")
 
@@ -53,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("config", help="name of a configuration of the package, or a TOML file")
     p.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights")
     p.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="change the configuration")
+    p.add_argument(
+        "--weights", type=Path, metavar="FILE", help="begin with what fits of these weights; the rest begins afresh"
+    )
     p.add_argument("--shared", type=Path, help="shared folder (default: ASD_EXPLAIN_SHARED, else ../shared)")
     p.add_argument(
         "--cache", type=Path, help="folder for crops and teacher's labels (default: the user's cache folder)"
@@ -80,32 +84,51 @@ def tracks_of(config: TrainConfig, split: str, args: argparse.Namespace) -> list
     return tracks
 
 
-def check_config(config: TrainConfig, out: Path) -> None:
-    """See that a training that is to go on was begun with the same configuration.
+def check_config(config: TrainConfig, out: Path, weights: Path | None = None) -> None:
+    """See that a training that is to go on was begun with the same configuration and the same first weights.
 
     Raises:
         OptionError: it was not.
     """
     if not ((out / CHECKPOINT).is_file() and (out / CONFIG).is_file()):
         return
-    now, then = json.loads(_as_json(config)), json.loads((out / CONFIG).read_text(encoding="utf-8"))
-    if changed := [name for name in now if then.get(name) != now[name]]:
+    now, then = json.loads(_as_json(config, weights)), json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    if changed := [name for name in now | then if then.get(name) != now.get(name)]:
         raise OptionError(
             f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; give another --out, "
             "or --overwrite to begin anew"
         )
 
 
-def write_config(config: TrainConfig, out: Path) -> None:
+def write_config(config: TrainConfig, out: Path, weights: Path | None = None) -> None:
     """Leave the configuration in the folder, as a whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f".{CONFIG}.{os.getpid()}"
-    partial.write_text(_as_json(config), encoding="utf-8")
+    partial.write_text(_as_json(config, weights), encoding="utf-8")
     partial.replace(out / CONFIG)
 
 
-def _as_json(config: TrainConfig) -> str:
-    return json.dumps(asdict(config), indent=1, default=str) + "\n"
+def _as_json(config: TrainConfig, weights: Path | None) -> str:
+    first = {} if weights is None else {"first_weights_sha256": sha256_of(weights)}
+    return json.dumps(asdict(config) | first, indent=1, default=str) + "\n"
+
+
+def begin_with(model: nn.Module, path: Path) -> list[str]:
+    """Put what fits of a weights file, by name and shape, into a network; returns the names of what begins afresh.
+
+    Raises:
+        WeightsError: the file cannot be read, or nothing of it fits.
+    """
+    wanted = model.state_dict()
+    fits = {
+        name: values.to(wanted[name].dtype)
+        for name, values in read_state(path).items()
+        if name in wanted and values.shape == wanted[name].shape
+    }
+    if not fits:
+        raise WeightsError(f"{path}: nothing in it fits this network; give weights that were trained for it")
+    model.load_state_dict(fits, strict=False)
+    return sorted(set(wanted) - set(fits))
 
 
 def run(args: argparse.Namespace) -> Path:
@@ -121,7 +144,9 @@ def run(args: argparse.Namespace) -> Path:
         raise OptionError(f"{weights} is there already; give another --out, or --overwrite to begin anew")
     ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = pick_device(args.device)
-    check_config(config, args.out)
+    if args.weights is not None and not args.weights.is_file():
+        raise WeightsError(f"--weights {args.weights}: there is no such file")
+    check_config(config, args.out, args.weights)
     cores = args.threads or max(1, (os.cpu_count() or 1) // ranks)
     torch.set_num_threads(cores)
     cv2.setNumThreads(1)
@@ -136,6 +161,9 @@ def run(args: argparse.Namespace) -> Path:
         model = create_model(config.model, **config.options).train()
     except TypeError as error:
         raise OptionError(f"[options] do not fit {config.model}: {error}") from error
+    if args.weights is not None:
+        afresh = begin_with(model, args.weights)
+        log.info("begins with %s; afresh: %s", args.weights, ", ".join(afresh) or "nothing")
     objective = Objective(model, config.loss, config.loop.dtype)
     fit, dev = tracks_of(config, "fit", args), tracks_of(config, "dev", args)
     frames = sum(map(len, fit))
@@ -146,7 +174,7 @@ def run(args: argparse.Namespace) -> Path:
     )  # fmt: skip
     prepare(objective, fit)
     if rank == 0:
-        write_config(config, args.out)
+        write_config(config, args.out, args.weights)
     check = QuickCheck(dev)
     trainer = Trainer(objective.to(device), sampler, config.loop, args.out, check, progress=not args.quiet)
     if trainer.resume():
