@@ -8,23 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asd_explain.datasets import talking_corpus
+from asd_explain.datasets import talking_corpus, talking_tracks
 from asd_explain.datasets.portraits import GEOMETRY, Look, geometry_of, load_photo, shape_shift
 from asd_explain.datasets.shared_clips import SPLITS, ClipEntry
 from asd_explain.datasets.speech_synth import Voice
 from asd_explain.datasets.talking_body import BodyMotion
-from asd_explain.datasets.talking_corpus import (
-    COUNTS,
-    VOICES,
-    TalkingClipCache,
-    Treatment,
-    render_clips,
-    talking_entries,
-    talking_scene,
-)
+from asd_explain.datasets.talking_corpus import COUNTS, TalkingClipCache, talking_entries
+from asd_explain.datasets.talking_draws import VOICES, Treatment, talking_scene
 from asd_explain.datasets.talking_face import Pose, TalkingFace
 from asd_explain.datasets.talking_hands import Hand
 from asd_explain.datasets.talking_scene import Person, Scene
+from asd_explain.datasets.talking_tracks import render_clips
 from asd_explain.errors import OptionError
 
 ENTRY = ClipEntry(Path("x"), "talking_photos/fit_000", "talking_photos", "fit", "x")
@@ -48,7 +42,7 @@ def test_every_scene_can_be_made_and_the_sizes_are_as_promised():
             scene.check()
             assert 1 <= len(scene.people) <= 4
         minutes[split] = sum(scene.duration_s for scene in scenes) / 60
-    assert minutes == pytest.approx({"fit": 8, "dev": 2, "test": 3}, abs=0.35)
+    assert minutes == pytest.approx({"fit": 43, "dev": 2, "test": 3}, abs=0.35)
 
 
 def test_splits_share_no_voice_and_test_no_face_with_fit():
@@ -102,7 +96,7 @@ def test_boxes_err_by_a_constant_and_a_little_wobble():
     side = float(np.sqrt(np.prod(exact.boxes[0, 2:] - exact.boxes[0, :2])))
     assert np.abs(exact.boxes - exact.boxes.mean(0)).max() < 0.05 * side
     rough = [
-        talking_corpus._detected(np.random.default_rng(k), exact.boxes, 0.035).mean(0) - exact.boxes.mean(0)
+        talking_tracks._detected(np.random.default_rng(k), exact.boxes, 0.035).mean(0) - exact.boxes.mean(0)
         for k in range(40)
     ]
     assert 0.02 * side < np.std(rough) < 0.08 * side

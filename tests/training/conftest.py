@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from asd_explain.datasets.shared_clips import ClipEntry, FaceClip
-from asd_explain.datasets.talking_corpus import TalkingClip
+from asd_explain.datasets.talking_tracks import TalkingClip
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.models.fusion_backbone import FusionBackbone

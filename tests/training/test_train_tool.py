@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from asd_explain.datasets.talking_corpus import talking_entries
+from asd_explain.errors import WeightsError
 from asd_explain.models.registry import create_model
 from asd_explain.tools import train
 from asd_explain.training.config import read_config
@@ -151,6 +153,35 @@ def test_another_configuration_does_not_go_on(
     assert train.main(tiny_command) == 0, "the old one does"
     (tmp_path / "out" / train.WEIGHTS).unlink()
     assert train.main([*tiny_command, "--set", "seed=1", "--overwrite"]) == 0
+
+
+def test_begins_with_what_fits_of_given_weights(tmp_path: Path) -> None:
+    before, after = create_model("squeeze_asd"), create_model("squeeze_asd")
+    state = {k: v.clone() for k, v in before.state_dict().items() if k != "head.bias"}
+    state["gru.bias_hh_l0"] = torch.zeros(3)
+    save_file(state, tmp_path / "w.safetensors")
+    own_bias = after.state_dict()["gru.bias_hh_l0"].clone()
+    assert train.begin_with(after, tmp_path / "w.safetensors") == ["gru.bias_hh_l0", "head.bias"]
+    got = after.state_dict()
+    assert torch.equal(got["gru.bias_hh_l0"], own_bias), "of another shape: left as it was"
+    assert torch.equal(got["face_encoder.layers.3.conv.weight"], state["face_encoder.layers.3.conv.weight"])
+    save_file({"nothing.of.it": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="nothing in it fits"):
+        train.begin_with(after, tmp_path / "other.safetensors")
+
+
+def test_a_training_with_other_first_weights_does_not_go_on(
+    tiny_command: list[str], tiny: torch.nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file({k: v.contiguous() for k, v in tiny.state_dict().items()}, tmp_path / "w.safetensors")
+    begun = [*tiny_command, "--weights", str(tmp_path / "w.safetensors")]
+    assert train.main(begun) == 0
+    (tmp_path / "out" / train.WEIGHTS).unlink()
+    assert train.main(tiny_command) == 2
+    assert "first_weights_sha256" in one_line(caplog)
+    caplog.clear()
+    assert train.main([*tiny_command, "--weights", str(tmp_path / "none.safetensors")]) == 2
+    assert "no such file" in one_line(caplog)
 
 
 @pytest.mark.parametrize(
