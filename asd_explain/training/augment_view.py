@@ -18,18 +18,14 @@ from scipy.ndimage import gaussian_filter1d
 from asd_explain.errors import OptionError
 from asd_explain.tracks.crops import CROP_SIZE, OUTSIDE, body_box
 from asd_explain.training._tables import FromTable
-
-#: The wide crop as :mod:`asd_explain.datasets.shared_clips` cuts it: its side, and that of the face box in it, px.
-WIDE_SIZE = 160
-BOX_PX = WIDE_SIZE / 1.4
+from asd_explain.training.augment_camera import Camera
+from asd_explain.training.augment_covers import BOX_PX, WIDE_SIZE, draw_mouth_cover, draw_other_cover
 
 _PROBABILITIES = (
     *("flip", "jitter", "tone", "blur", "noise", "compress", "small"),
     *("occlude_mouth", "occlude_other", "hide_face_in_body"),
 )
 _AXES_APART = 0.05  # how far the zoom of either axis may be from the common one
-_NOISE_TILE = 256
-_JPEG_LONGEST = 65500  # libjpeg's limit of a side, px
 
 
 @dataclass(frozen=True)
@@ -180,12 +176,12 @@ def augment_view(
     jittered = rng.random() < config.jitter
     maps = _draw_maps(n, rng, config) if jittered else _identity(n)
     mouth_hidden = bool(rng.random() < config.occlude_mouth)
-    things = [_draw_mouth_cover(wide, rng)] if mouth_hidden else []
+    things = [draw_mouth_cover(wide, rng)] if mouth_hidden else []
     if rng.random() < config.occlude_other:
-        things.append(_draw_other_cover(wide, rng))
+        things.append(draw_other_cover(wide, rng))
     hide_face = rng.random() < config.hide_face_in_body
     margin, with_gray = rng.uniform(-0.05, 0.25), rng.random() < 0.5
-    camera = _Camera.draw(n, rng, config)
+    camera = Camera.draw(n, rng, config)
 
     if things:
         wide = wide.copy()
@@ -295,116 +291,6 @@ def _warp(frames: np.ndarray, to_source: np.ndarray, border: int) -> np.ndarray:
     return out
 
 
-# --- things in the way ----------------------------------------------------------------------------------------------
-
-#: Places of the wide crop's pixels in sides of the box, counted from its upper left corner.
-_Y, _X = ((np.mgrid[:WIDE_SIZE, :WIDE_SIZE] + 0.5 - WIDE_SIZE / 2) / BOX_PX + 0.5).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Thing:
-    """Something before the face, in the wide crop's coordinates: (160, 160) float32 opacity and gray levels."""
-
-    opacity: np.ndarray
-    levels: np.ndarray
-    first: int
-    last: int
-
-    def paint_wide(self, wide: np.ndarray) -> None:
-        rows, columns = np.flatnonzero(self.opacity.any(1)), np.flatnonzero(self.opacity.any(0))
-        if not rows.size:
-            return
-        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        opacity, levels = self.opacity[part], self.levels[part]
-        region = wide[self.first : self.last, part[0], part[1]]
-        region[:] = np.rint(region * (1 - opacity) + opacity * levels)
-
-    def paint_bodies(self, bodies: np.ndarray, face_in_body: np.ndarray) -> None:
-        half = WIDE_SIZE / BOX_PX / 2
-        for body, box in zip(bodies[self.first : self.last], face_in_body[self.first : self.last], strict=True):
-            centre, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
-            x1, y1 = np.rint(centre - half * sides).astype(int)
-            width, height = np.maximum(np.rint(2 * half * sides).astype(int), 1)
-            left, top, right, bottom = max(x1, 0), max(y1, 0), min(x1 + width, CROP_SIZE), min(y1 + height, CROP_SIZE)
-            if left >= right or top >= bottom:
-                continue
-            part = np.s_[top - y1 : bottom - y1, left - x1 : right - x1]
-            opacity, levels = (
-                cv2.resize(a, (int(width), int(height)), interpolation=cv2.INTER_AREA)[part]
-                for a in (self.opacity, self.levels)
-            )
-            region = body[top:bottom, left:right]
-            region[:] = np.rint(region * (1 - opacity) + opacity * levels)
-
-
-def _blob(cx: float, cy: float, half_x: float, half_y: float, power: float, turn_deg: float, soft: float) -> np.ndarray:
-    """(160, 160) float32 opacity of a turned superellipse: 1 within, falling to 0 over ``soft`` of its radius."""
-    cos, sin = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
-    x, y = _X - np.float32(cx), _Y - np.float32(cy)
-    along, across = np.abs(cos * x + sin * y) / half_x, np.abs(cos * y - sin * x) / half_y
-    radius = (along**power + across**power) ** (1 / power)
-    return np.clip((1 + soft - radius) / soft, 0, 1).astype(np.float32)
-
-
-def _draw_levels(wide: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(160, 160) float32 gray levels of a surface: plain, a piece of the picture from above the mouth, or a hand."""
-    kind = rng.choice(3, p=(0.3, 0.35, 0.35))
-    frame = wide[rng.integers(len(wide))]
-    if kind == 0:
-        levels = np.full((WIDE_SIZE, WIDE_SIZE), rng.uniform(10, 245), np.float32)
-        grain = rng.uniform(0, 6)
-    elif kind == 1:
-        height, width = rng.integers(24, 72), rng.integers(24, 120)
-        top, left = rng.integers(0, WIDE_SIZE // 2 - height + 1), rng.integers(0, WIDE_SIZE - width + 1)
-        piece = frame[top : top + height, left : left + width]
-        levels = cv2.resize(piece, (WIDE_SIZE, WIDE_SIZE), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-        grain = rng.uniform(0, 3)
-    else:
-        # Skin as bright as the forehead or so, with the ridges and the shadows of fingers side by side.
-        skin = float(np.median(frame[40:70, 50:110])) * rng.uniform(0.75, 1.25)
-        across = np.deg2rad(rng.uniform(0, 180))
-        phase = 2 * np.pi * (np.cos(across) * _X + np.sin(across) * _Y) / rng.uniform(0.13, 0.25) + rng.uniform(0, 6.3)
-        fingers = rng.uniform(0.05, 0.25) * (np.abs(np.sin(phase / 2)) ** 0.5 - 0.8)
-        levels = (skin * (1 + fingers)).astype(np.float32)
-        grain = rng.uniform(1, 4)
-    coarse = rng.standard_normal((5, 5)).astype(np.float32)
-    shading = cv2.resize(coarse, (WIDE_SIZE, WIDE_SIZE), interpolation=cv2.INTER_CUBIC) * np.float32(rng.uniform(0, 12))
-    fine = rng.standard_normal((WIDE_SIZE, WIDE_SIZE), dtype=np.float32) * np.float32(grain)
-    return np.clip(levels + shading + fine, 0, 255)
-
-
-def _draw_mouth_cover(wide: np.ndarray, rng: np.random.Generator) -> _Thing:
-    """Over the lower 45 % or so of the box: always over [0.22, 0.78] x [0.64, 0.98] of it, where a mouth is."""
-    opacity = _blob(
-        cx=rng.uniform(0.45, 0.55),
-        cy=rng.uniform(0.83, 0.87),
-        half_x=rng.uniform(0.48, 0.66),
-        half_y=rng.uniform(0.30, 0.35),
-        power=rng.uniform(2.8, 5.0),
-        turn_deg=rng.uniform(-5, 5),
-        soft=rng.uniform(0.02, 0.1),
-    )
-    return _Thing(opacity, _draw_levels(wide, rng), 0, len(wide))
-
-
-def _draw_other_cover(wide: np.ndarray, rng: np.random.Generator) -> _Thing:
-    """Over the upper half of the box or its sides, never over the mouth, for at least a third of the chunk."""
-    if rng.random() < 0.6:
-        place = {"cx": rng.uniform(0, 1), "cy": rng.uniform(0, 0.28)}
-        half = {"half_x": rng.uniform(0.15, 0.6), "half_y": rng.uniform(0.08, 0.22)}
-        turn = 0.0
-    else:
-        side = rng.choice((-1, 1))
-        place = {"cx": 0.5 + side * rng.uniform(0.42, 0.55), "cy": rng.uniform(0, 1)}
-        half = {"half_x": rng.uniform(0.06, 0.14), "half_y": rng.uniform(0.15, 0.6)}
-        turn = rng.uniform(-5, 5)
-    opacity = _blob(**place, **half, power=rng.uniform(2, 5), turn_deg=turn, soft=rng.uniform(0.02, 0.1))
-    n = len(wide)
-    length = int(np.ceil(n * rng.uniform(1 / 3, 1.5)))
-    first = 0 if length >= n else int(rng.integers(0, n - length + 1))
-    return _Thing(opacity, _draw_levels(wide, rng), first, min(first + length, n))
-
-
 def _paint_face_over(bodies: np.ndarray, face_in_body: np.ndarray, margin: float, with_gray: bool) -> None:
     """Fill the face's box, grown by ``margin`` of its sides, with ``OUTSIDE`` or the mean of what it covers."""
     sides = face_in_body[:, 2:] - face_in_body[:, :2]
@@ -413,100 +299,3 @@ def _paint_face_over(bodies: np.ndarray, face_in_body: np.ndarray, margin: float
     for body, (x1, y1), (x2, y2) in zip(bodies, low, high, strict=True):
         if x1 < x2 and y1 < y2:
             body[y1:y2, x1:x2] = OUTSIDE if with_gray else round(float(body[y1:y2, x1:x2].mean()))
-
-
-# --- the camera -----------------------------------------------------------------------------------------------------
-
-_DOWN = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST)
-_UP = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
-
-
-@dataclass(frozen=True)
-class _Camera:
-    """What a camera and a codec do to a chunk; None is what they leave out. Lengths are in pixels of the face crop."""
-
-    tone: np.ndarray | None  # (256,) uint8
-    blur_px: float | None
-    motion_deg: float | None  # direction of motion blur; None: out of focus
-    noise: np.ndarray | None  # (256, 256) int16
-    small_px: int | None
-    down: int
-    up: int
-    quality: np.ndarray | None  # (T,) int
-
-    @classmethod
-    def draw(cls, n: int, rng: np.random.Generator, config: ViewAugment) -> _Camera:
-        tone = blur_px = motion_deg = noise = small_px = quality = None
-        if rng.random() < config.tone:
-            gamma, contrast = np.exp(rng.uniform(-0.4, 0.4)), np.exp(rng.uniform(-0.4, 0.3))
-            levels = (np.linspace(0, 1, 256) ** gamma - 0.5) * contrast + 0.5 + rng.uniform(-0.15, 0.15)
-            tone = np.rint(255 * np.clip(levels, 0, 1)).astype(np.uint8)
-        if rng.random() < config.blur:
-            blur_px = rng.uniform(0.5, 2.5)
-            motion_deg = rng.uniform(0, 180) if rng.random() < 0.4 else None
-        if rng.random() < config.small:
-            small_px = int(rng.integers(config.small_px[0], config.small_px[1], endpoint=True))
-        down, up = (int(rng.choice(kinds)) for kinds in (_DOWN, _UP))
-        if rng.random() < config.noise:
-            tile = rng.standard_normal((_NOISE_TILE, _NOISE_TILE), dtype=np.float32)
-            noise = np.rint(tile * np.float32(rng.uniform(2, 12))).astype(np.int16)
-        if rng.random() < config.compress:
-            low, high = config.quality
-            levels = rng.integers(low, high, size=1 if rng.random() < 0.5 else 3, endpoint=True)
-            quality = levels[rng.integers(0, len(levels), n)]
-        return cls(tone, blur_px, motion_deg, noise, small_px, down, up, quality)
-
-    def take(self, frames: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-        """(T, 112, 112) uint8 of frames in which the face's side is ``share`` of 112 px."""
-        if self.tone is not None:
-            frames = cv2.LUT(frames.reshape(-1, CROP_SIZE), self.tone).reshape(frames.shape)
-        if self.blur_px is not None and self.blur_px * share > 0.25:
-            frames = self._blurred(frames, self.blur_px * share)
-        side = CROP_SIZE if self.small_px is None else round(self.small_px / share)
-        if side < CROP_SIZE:
-            frames = _resized(frames, side, self.down)
-        if self.noise is not None:
-            frames = frames.copy()
-            for frame, (x, y) in zip(
-                frames, rng.integers(0, _NOISE_TILE - frames.shape[1] + 1, (len(frames), 2)), strict=True
-            ):
-                cv2.add(
-                    frame,
-                    self.noise[y : y + frame.shape[0], x : x + frame.shape[1]],
-                    dst=frame,
-                    dtype=cv2.CV_8U,
-                )
-        if self.quality is not None:
-            frames = _through_jpeg(frames, self.quality)
-        return _resized(frames, CROP_SIZE, self.up) if side < CROP_SIZE else frames
-
-    def _blurred(self, frames: np.ndarray, blur_px: float) -> np.ndarray:
-        if self.motion_deg is None:
-            return np.stack([cv2.GaussianBlur(f, (0, 0), blur_px, borderType=cv2.BORDER_REPLICATE) for f in frames])
-        # A line as long as a box of that standard deviation, sqrt(12) of it, drawn with sub-pixel ends.
-        radius = int(np.ceil(blur_px * np.sqrt(3)))
-        along = np.linspace(-1, 1, 33) * blur_px * np.sqrt(3)
-        x, y = np.cos(np.deg2rad(self.motion_deg)) * along, np.sin(np.deg2rad(self.motion_deg)) * along
-        kernel = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
-        np.add.at(kernel, (np.rint(y).astype(int) + radius, np.rint(x).astype(int) + radius), 1 / 33)
-        return np.stack([cv2.filter2D(f, -1, kernel, borderType=cv2.BORDER_REPLICATE) for f in frames])
-
-
-def _resized(frames: np.ndarray, side: int, how: int) -> np.ndarray:
-    return np.stack([cv2.resize(f, (side, side), interpolation=how) for f in frames])
-
-
-def _through_jpeg(frames: np.ndarray, quality: np.ndarray) -> np.ndarray:
-    """Each frame as JPEG of its quality leaves it. Frames go through one below the other: 8 x 8 blocks are alone."""
-    out = np.empty_like(frames)
-    side = frames.shape[1]
-    high = -side % 8 + side
-    most = _JPEG_LONGEST // high
-    for level in np.unique(quality):
-        members = np.flatnonzero(quality == level)
-        for first in range(0, len(members), most):
-            part = members[first : first + most]
-            pile = np.pad(frames[part], ((0, 0), (0, high - side), (0, 0)), mode="edge").reshape(-1, side)
-            _, code = cv2.imencode(".jpg", pile, (cv2.IMWRITE_JPEG_QUALITY, int(level)))
-            out[part] = cv2.imdecode(code, cv2.IMREAD_GRAYSCALE).reshape(len(part), high, side)[:, :side]
-    return out

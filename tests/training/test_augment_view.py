@@ -15,6 +15,7 @@ from asd_explain.datasets.shared_clips import WIDE_SCALE, WIDE_SIZE, wide_box
 from asd_explain.errors import OptionError
 from asd_explain.tracks.crops import OUTSIDE, body_box, crop
 from asd_explain.training import augment_view as module
+from asd_explain.training.augment_camera import through_jpeg
 from asd_explain.training.augment_view import ViewAugment, augment_view, face_boxes_in_body, plain_view
 
 SIZE = (480, 400)
@@ -289,19 +290,19 @@ def test_tone_keeps_the_order_of_levels() -> None:
 def test_frames_of_a_jpeg_pile_do_not_touch(side: int) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, side, side), dtype=np.uint8)
     quality = np.array([10, 40, 10, 40, 10])
-    together = module._through_jpeg(frames, quality)
+    together = through_jpeg(frames, quality)
     for i in range(5):
-        np.testing.assert_array_equal(together[i], module._through_jpeg(frames[i : i + 1], quality[i : i + 1])[0])
+        np.testing.assert_array_equal(together[i], through_jpeg(frames[i : i + 1], quality[i : i + 1])[0])
 
 
 def test_jpeg_blocks_beyond_the_frame_hold_its_own_edge() -> None:
     bright = np.full((2, 17, 17), 200, np.uint8)
-    assert np.abs(module._through_jpeg(bright, np.array([10, 10])).astype(int) - 200).max() <= 6
+    assert np.abs(through_jpeg(bright, np.array([10, 10])).astype(int) - 200).max() <= 6
 
 
 def test_jpeg_piles_end_where_the_format_does() -> None:
     frames = np.full((600, 112, 112), 77, np.uint8)
-    assert np.abs(module._through_jpeg(frames, np.full(600, 30)).astype(int) - 77).max() <= 3
+    assert np.abs(through_jpeg(frames, np.full(600, 30)).astype(int) - 77).max() <= 3
 
 
 @pytest.mark.parametrize(
