@@ -140,6 +140,11 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
         info = reader.info
         refuse_truncated(info, options)
         explainer = create_explainer(options.explainer)
+        if explainer.needs_inputs:
+            raise OptionError(
+                f"--explainer {options.explainer} cannot explain a clip in a stream; take another, or measure it with "
+                "tools/evaluate_attention.py"
+            )
         with timings("load"):
             device = pick_device(options.device)
             chosen = options.card_name

@@ -345,3 +345,12 @@ class TalkingFace:
         top = g.lips[0] - _RAISE * wide
         bottom = g.lips[1] + gap - _RAISE * wide
         return self._box((self._mouth_x - half, top, self._mouth_x + half, bottom), pose)
+
+    def landmarks(self, pose: Pose) -> np.ndarray:
+        """(5, 2) panel pixels: right and left eye of the person, base of the nose, right and left corner of the resting
+        mouth, in the detectors' order."""
+        g = self.geometry
+        eyes = sorted((eye.x, eye.y) for eye in g.eyes)  # the person's right eye is on the picture's left
+        nose = ((g.lip_x[0] + g.lip_x[-1]) / 2, g.nose_y)
+        corners = sorted(((g.lip_x[0], g.upper_lip[0]), (g.lip_x[-1], g.upper_lip[-1])))
+        return self._to_panel(np.array([*eyes, nose, *corners]), pose)

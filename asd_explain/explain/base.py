@@ -24,6 +24,7 @@ class Explainer:
 
     name: str
     needs_gradient = False
+    needs_inputs = False
 
     def heat(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], target: int = 1, output: Output | None = None
@@ -38,7 +39,8 @@ class Explainer:
             output: the model's output for these inputs, where it is already known.
 
         Returns:
-            {stream: (T, h, w)} float32, every value >= 0.
+            {stream: (T, h, w)} float32, every value >= 0; h and w are those of the network's maps, or the crop's for a
+            method that sees pixels.
         """
         raise NotImplementedError
 
@@ -55,7 +57,10 @@ def register(name: str) -> Callable[[Callable[..., Explainer]], Callable[..., Ex
 
 def list_explainers() -> list[str]:
     """Names of all explainers, sorted."""
-    import asd_explain.explain.squeeze  # noqa: F401  (registers)
+    import asd_explain.explain.cams
+    import asd_explain.explain.controls
+    import asd_explain.explain.fullgrad
+    import asd_explain.explain.squeeze  # noqa: F401  (all of them register)
 
     return sorted(_EXPLAINERS)
 

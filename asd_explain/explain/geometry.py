@@ -7,6 +7,8 @@ import numpy as np
 
 from asd_explain.errors import OptionError
 
+#: Two heats closer than this share of the map's largest count as equal; a map without larger differences is constant.
+TIE = 1e-6
 INTERPOLATIONS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
 
 
@@ -55,10 +57,10 @@ def drawing_scale(heat: np.ndarray, percentile: float = 99.0) -> float:
 
 
 def drawable_frames(heat: np.ndarray) -> np.ndarray:
-    """(T,) bool: frames whose map (h, w) is finite and not constant; the others draw nothing."""
-    flat = np.asarray(heat, np.float32).reshape(len(heat), -1)
+    """(T,) bool: frames whose map (h, w) is finite and not constant, whatever its scale; the others draw nothing."""
+    flat = np.asarray(heat, np.float64).reshape(len(heat), -1)
     finite = np.isfinite(flat).all(1)
-    spread = np.zeros(len(flat), np.float32)
-    if flat.shape[1]:
-        spread[finite] = flat[finite].max(1) - flat[finite].min(1)
-    return finite & (spread > 1e-9)
+    if not flat.shape[1]:
+        return np.zeros(len(flat), bool)
+    flat = np.where(finite[:, None], flat, 0.0)
+    return finite & (np.ptp(flat, axis=1) > TIE * np.abs(flat).max(1))

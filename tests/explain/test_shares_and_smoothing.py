@@ -127,6 +127,7 @@ def test_constant_empty_and_nan_maps_draw_nothing() -> None:
     heat[2, 0, 0] = np.nan
     heat[3, 0, 0] = np.inf
     assert drawable_frames(heat).tolist() == [True, False, False, False]
+    assert drawable_frames(1e-20 * heat).tolist() == [True, False, False, False], "gradients may be tiny"
 
 
 def test_unknown_interpolation_is_refused() -> None:
