@@ -1,0 +1,248 @@
+"""All that is measured of the explanations of one segment, method by method.
+
+A segment's figures (:func:`measure`) are plain numbers and small arrays, so that they can be kept on disk and a long
+evaluation goes on where it was cut off; :mod:`asd_explain.evaluate.attention_summary` makes means of them.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from asd_explain.errors import OptionError
+from asd_explain.evaluate.assumptions import gates_of, variants
+from asd_explain.evaluate.faithfulness import Probe, Protocol
+from asd_explain.evaluate.placement import placement_rows
+from asd_explain.evaluate.segments import Segment, Smoothing, inputs_of, on_pixels
+from asd_explain.evaluate.stability import consistency_table, sensitivity
+from asd_explain.explain.base import Explainer, create_explainer, list_explainers
+from asd_explain.models.output import Output
+
+SE, PAPER = "se", "se-paper"
+RIVALS = ("gradcam", "gradcam++", "eigengradcam", "fullgrad", "fem")
+CONTROLS = ("activation", "se-shuffled", "random", "centre", "mouth")
+METHODS = (SE, PAPER, *RIVALS, *CONTROLS)
+_SEEDED = ("random", "se-shuffled")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        explainers: names of methods; ``se`` is what the others are compared with.
+        protocol: of deletion, insertion and ROAD.
+        smoothing: of every method's maps alike, before anything is measured or drawn.
+        smoothings: at which temporal consistency is measured, and of ``se`` what smoothing costs in faithfulness.
+        variants: whether the published recipe's assumptions are varied and measured one by one.
+        sensitivity: whether maps are compared under noise, shifts and re-encoding.
+        seed: of everything that is drawn.
+
+    Raises:
+        OptionError: an unknown explainer, or one named twice.
+    """
+
+    explainers: tuple[str, ...] = METHODS
+    protocol: Protocol = field(default_factory=Protocol)
+    smoothing: Smoothing = field(default_factory=lambda: Smoothing(seconds=0.2, cells=1.0))
+    smoothings: tuple[Smoothing, ...] = (
+        Smoothing(),
+        Smoothing(seconds=0.1),
+        Smoothing(seconds=0.2),
+        Smoothing(seconds=0.2, cells=1.0),
+        Smoothing(seconds=0.5, cells=1.0),
+    )
+    variants: bool = True
+    sensitivity: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = list_explainers()
+        if unknown := [name for name in self.explainers if name not in known]:
+            raise OptionError(f"unknown explainer {unknown[0]!r}; choose among {', '.join(known)}")
+        if not self.explainers or len(set(self.explainers)) < len(self.explainers):
+            raise OptionError(f"explainers must be named once each, not {', '.join(self.explainers) or 'none'}")
+
+
+@dataclass
+class Measured:
+    """One segment's figures.
+
+    Attributes:
+        record: numbers for JSON: "segment", "clip", "kind", "frames", "speaking_frames", "scoring_s", "methods"
+            {name: figures}, "smoothing_cost", "variants".
+        arrays: {"gates.STREAM": (T, C) float16, "p": (T,)}.
+        heat: {method: {stream: (T, 112, 112) float32}} as measured, for pictures; not kept on disk.
+    """
+
+    record: dict
+    arrays: dict[str, np.ndarray]
+    heat: dict[str, dict[str, np.ndarray]]
+
+
+def measure(
+    model: nn.Module, segment: Segment, settings: Settings, progress: Callable[[], None] | None = None
+) -> Measured:
+    """Measure every method on one segment with one network.
+
+    The time that counts for a method is what its heat takes once the network has scored the segment: where a method
+    needs no more than the scoring pass has left, that is little.
+
+    Args:
+        model: in evaluation mode.
+        segment: what is explained.
+        settings: what is measured.
+        progress: called after each method.
+    """
+    inputs = inputs_of(model, segment)
+    began = time.perf_counter()
+    with torch.inference_mode():
+        output = model(**inputs)
+    scoring_s = time.perf_counter() - began
+    probe = Probe(model, segment, settings.protocol)
+    record = {
+        "segment": segment.name,
+        "clip": segment.clip,
+        "kind": segment.kind,
+        "frames": len(segment),
+        "speaking_frames": int(probe.called_speaking.sum()),
+        "scoring_s": scoring_s,
+        "methods": {},
+    }
+    heat = {}
+    for name in settings.explainers:
+        figures, heat[name] = _method(model, segment, name, probe, output, inputs, settings)
+        record["methods"][name] = figures
+        if progress is not None:
+            progress()
+    if SE in settings.explainers:
+        raw = _raw(model, segment, SE, inputs, output, settings)[0]
+        record["smoothing_cost"] = _smoothing_cost(model, probe, raw, settings)
+    if settings.variants:
+        record["variants"] = _variants(model, segment, inputs, output, settings)
+        if progress is not None:
+            progress()
+    arrays = {f"gates.{s}": g.half().cpu().numpy() for s, g in gates_of(output).items()}
+    return Measured(record, arrays | {"p": probe.p_speaking}, heat)
+
+
+def _create(name: str, segment: Segment, settings: Settings) -> Explainer:
+    seed = zlib.crc32(f"{settings.seed}:{segment.name}".encode())
+    return create_explainer(name, **({"seed": seed} if name in _SEEDED else {}))
+
+
+def _raw(
+    model: nn.Module,
+    segment: Segment,
+    name: str,
+    inputs: dict[str, torch.Tensor | None],
+    output: Output,
+    settings: Settings,
+) -> tuple[dict[str, np.ndarray], float, bool]:
+    """(raw heat {stream: (T, h, w)}, seconds it took, whether it needs gradients)."""
+    explainer = _create(name, segment, settings)
+    began = time.perf_counter()
+    heat = explainer.heat(model, inputs, 1, output)
+    spent = time.perf_counter() - began
+    return {s: v.float().cpu().numpy() for s, v in heat.items()}, spent, explainer.needs_gradient
+
+
+def _method(
+    model: nn.Module,
+    segment: Segment,
+    name: str,
+    probe: Probe,
+    output: Output,
+    inputs: dict[str, torch.Tensor | None],
+    settings: Settings,
+) -> tuple[dict, dict[str, np.ndarray]]:
+    raw, spent, gradient = _raw(model, segment, name, inputs, output, settings)
+    heat = {stream: on_pixels(model, raw[stream], settings.smoothing) for stream in probe.streams}
+    curves, road = probe.curves(heat), probe.road(heat)
+    verdicts = {"speaking": probe.called_speaking, "silent": ~probe.called_speaking}
+    figures = {
+        "s": spent,
+        "needs_gradient": gradient,
+        "faithfulness": [asdict(row) for row in probe.rows(name, curves, road)],
+        "curves": [
+            {
+                **{key: getattr(c, key) for key in ("stream", "baseline", "move")},
+                "curve": c.kind,
+                "verdict": verdict,
+                "fractions": c.fractions.tolist(),
+                "p": c.p[:, frames].mean(1).tolist(),
+            }
+            for c in curves
+            for verdict, frames in verdicts.items()
+            if frames.any()
+        ],
+        "placement": [],
+        "consistency": [],
+        "sensitivity": [],
+    }
+    for stream in probe.streams:
+        if stream in segment.regions:
+            states = {"called": probe.called_speaking.astype(np.float32)}
+            if segment.truth is not None:
+                states["truth"] = segment.truth
+            figures["placement"] += [
+                {"stream": stream, "by": by, **asdict(row)}
+                for by, state in states.items()
+                for row in placement_rows(heat[stream], segment.regions[stream], state)
+                if row.counted
+            ]
+        figures["consistency"] += [
+            {
+                "stream": stream,
+                "seconds": row.smoothing.seconds,
+                "cells": row.smoothing.cells,
+                "value": row.after_motion,
+                "in_place": row.in_place,
+            }
+            for row in consistency_table(model, raw[stream], segment.crops[stream], settings.smoothings)
+        ]
+    if settings.sensitivity:
+        explainer = _create(name, segment, settings)
+        figures["sensitivity"] = [
+            asdict(row)
+            for row in sensitivity(explainer, model, segment, seed=settings.seed, smoothing=settings.smoothing)
+        ]
+    return figures, heat
+
+
+def _smoothing_cost(model: nn.Module, probe: Probe, raw: dict[str, np.ndarray], settings: Settings) -> list[dict]:
+    """Areas of ``se`` at every smoothing: what smoothing gives or takes."""
+    found = []
+    for smoothing in settings.smoothings:
+        heat = {stream: on_pixels(model, raw[stream], smoothing) for stream in probe.streams}
+        rows = probe.rows(SE, probe.curves(heat))
+        found += [
+            {**asdict(row), "seconds": smoothing.seconds, "cells": smoothing.cells}
+            for row in rows
+            if row.baseline == settings.protocol.baselines[0] and row.verdict == "speaking"
+        ]
+    return found
+
+
+def _variants(
+    model: nn.Module, segment: Segment, inputs: dict[str, torch.Tensor | None], output: Output, settings: Settings
+) -> list[dict]:
+    """Areas of every variant of SE, tube-wise, with the first baseline."""
+    own = settings.protocol
+    probe = Probe(
+        model,
+        segment,
+        Protocol(own.steps, own.baselines[:1], ("tube",), (), own.batch_frames, own.seed),
+    )
+    found = []
+    for label, make, smoothing in variants(settings.smoothing):
+        raw = {s: v.float().cpu().numpy() for s, v in make().heat(model, inputs, 1, output).items()}
+        heat = {stream: on_pixels(model, raw[stream], smoothing) for stream in probe.streams}
+        found += [{"label": label, **asdict(row)} for row in probe.rows(label, probe.curves(heat))]
+    return found

@@ -1,0 +1,160 @@
+"""One clip's figures for one network on disk, so that a long evaluation goes on where it was cut off.
+
+Two files a clip: arrays (gates, embeddings, interventions) in an npz, everything else in a JSON that is written last;
+so a JSON that is there says that the clip is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from asd_explain.errors import OptionError, OutputError
+from asd_explain.evaluate.asd_report import write_report
+from asd_explain.evaluate.intervention import Change, SegmentEffects
+
+_SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+
+
+@dataclass
+class ClipFigures:
+    """What one network gave on one clip.
+
+    Attributes:
+        clip: its name.
+        records: of :func:`asd_explain.evaluate.attention.measure`, one a segment.
+        gates: {stream: (T, C)} a segment.
+        pooled: (T, sum of C) fusion vectors before gating, a segment.
+        effects: interventions, a segment.
+        sanity: rows of the cascade; only of the clips on which it was run.
+        residual: FullGrad's equation on one frame, or empty.
+        pictures: (caption, time in seconds, PNG bytes).
+    """
+
+    clip: str
+    records: list[dict] = field(default_factory=list)
+    gates: list[dict[str, np.ndarray]] = field(default_factory=list)
+    pooled: list[np.ndarray] = field(default_factory=list)
+    effects: list[SegmentEffects] = field(default_factory=list)
+    sanity: list[dict] = field(default_factory=list)
+    residual: dict = field(default_factory=dict)
+    pictures: list[tuple[str, float, bytes]] = field(default_factory=list)
+
+
+class Store:
+    """The folder of clips' figures.
+
+    Args:
+        folder: made when needed.
+        settings: everything on which figures depend, ready for JSON; figures of other settings are refused.
+    """
+
+    def __init__(self, folder: Path, settings: dict) -> None:
+        self.folder, self.settings = Path(folder), json.loads(json.dumps(settings))
+
+    def path(self, network: str, clip: str) -> Path:
+        """The JSON of one clip; its name says which, and a hash keeps apart what a file name cannot hold."""
+        short = "".join(c if c in _SAFE else "_" for c in clip)[-60:]
+        return self.folder / network / f"{short}.{hashlib.sha256(clip.encode()).hexdigest()[:8]}.json"
+
+    def get(self, network: str, clip: str) -> ClipFigures | None:
+        """What is there of a clip, or None.
+
+        Raises:
+            OptionError: it was measured with other settings, or cannot be read.
+        """
+        path = self.path(network, clip)
+        if not path.is_file():
+            return None
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["settings"] != self.settings:
+                changed = [k for k in self.settings if stored["settings"].get(k) != self.settings[k]]
+                raise OptionError(
+                    f"{path} was measured with other settings ({', '.join(changed)}); give another --out, or "
+                    "--overwrite to measure anew"
+                )
+            with np.load(path.with_suffix(".npz")) as arrays:
+                return _unpack(stored, dict(arrays))
+        except (OSError, ValueError, KeyError) as error:
+            raise OptionError(f"{path} cannot be read ({error}); --overwrite measures anew") from None
+
+    def put(self, network: str, figures: ClipFigures) -> None:
+        """Keep a clip's figures, as a whole or not at all.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        path = self.path(network, figures.clip)
+        stored, arrays = _pack(figures)
+        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)
+            partial.write_bytes(buffer.getvalue())
+            partial.replace(path.with_suffix(".npz"))
+        except OSError as error:
+            raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
+        finally:
+            partial.unlink(missing_ok=True)
+        write_report({"settings": self.settings, **stored}, path)
+
+
+def _pack(figures: ClipFigures) -> tuple[dict, dict[str, np.ndarray]]:
+    arrays: dict[str, np.ndarray] = {}
+    for i, gates in enumerate(figures.gates):
+        arrays |= {f"{i}/gates/{stream}": values for stream, values in gates.items()}
+    arrays |= {f"{i}/pooled": values for i, values in enumerate(figures.pooled)}
+    for i, one in enumerate(figures.effects):
+        arrays |= {f"{i}/p": one.p, f"{i}/margin": one.margin}
+        for (stream, replacement), change in one.changes.items():
+            arrays[f"{i}/change/{stream}/{replacement}"] = np.stack([change.p, change.margin])
+        for kind, shares in one.shares.items():
+            arrays |= {f"{i}/share/{kind}/{stream}": values for stream, values in shares.items()}
+    for i, (_, _, png) in enumerate(figures.pictures):
+        arrays[f"{i}/png"] = np.frombuffer(png, np.uint8)
+    stored = {
+        "clip": figures.clip,
+        "records": figures.records,
+        "effects": [[one.name, one.clip] for one in figures.effects],
+        "sanity": figures.sanity,
+        "residual": figures.residual,
+        "pictures": [[caption, time_s] for caption, time_s, _ in figures.pictures],
+    }
+    return stored, arrays
+
+
+def _unpack(stored: dict, arrays: dict[str, np.ndarray]) -> ClipFigures:
+    count = len(stored["records"])
+    gates: list[dict[str, np.ndarray]] = [{} for _ in range(count)]
+    changes: list[dict] = [{} for _ in stored["effects"]]
+    shares: list[dict] = [{} for _ in stored["effects"]]
+    for key, values in arrays.items():
+        number, what, *rest = key.split("/")
+        if what == "gates":
+            gates[int(number)][rest[0]] = values
+        elif what == "change":
+            changes[int(number)][tuple(rest)] = Change(values[0], values[1])
+        elif what == "share":
+            shares[int(number)].setdefault(rest[0], {})[rest[1]] = values
+    effects = [
+        SegmentEffects(name, clip, arrays[f"{i}/p"], arrays[f"{i}/margin"], changes[i], shares[i])
+        for i, (name, clip) in enumerate(stored["effects"])
+    ]
+    return ClipFigures(
+        clip=stored["clip"],
+        records=stored["records"],
+        gates=gates,
+        pooled=[arrays[f"{i}/pooled"] for i in range(count)],
+        effects=effects,
+        sanity=stored["sanity"],
+        residual=stored["residual"],
+        pictures=[(c, t, arrays[f"{i}/png"].tobytes()) for i, (c, t) in enumerate(stored["pictures"])],
+    )
