@@ -54,7 +54,11 @@ def parser() -> argparse.ArgumentParser:
     faces.add_argument("--boxes", metavar="CSV", type=Path, help="face boxes (AVA or WASD csv) instead of detection")
     faces.add_argument("--body-boxes", metavar="CSV", type=Path, help="body boxes for the same entities")
     why = p.add_argument_group("explanation")
-    why.add_argument("--explainer", default="se", help="se or se-paper (the published recipe); default se")
+    why.add_argument(
+        "--explainer",
+        default="se",
+        help="se (default), se-paper (the published recipe); to compare: gradcam, gradcam++, eigengradcam, fem",
+    )
     why.add_argument("--streams", default="face,body", help="streams whose heat is drawn (default face,body)")
     why.add_argument(
         "--smooth", metavar="SECONDS", type=float, help="standard deviation of the heat's smoothing in time; 0: none"
