@@ -32,19 +32,19 @@ from tqdm import tqdm
 
 from asd_explain import __version__
 from asd_explain.datasets.shared_clips import SPLITS
-from asd_explain.datasets.talking_corpus import talking_entries
-from asd_explain.errors import OptionError, OutputError
+from asd_explain.datasets.talking_corpus import CORPUS_VERSION, talking_entries
+from asd_explain.errors import AsdExplainError, OptionError, OutputError
 from asd_explain.evaluate.asd_report import write_report
 from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
-from asd_explain.evaluate.attention import METHODS, Settings, measure
+from asd_explain.evaluate.attention import METHODS, Settings, measure, warm_up
 from asd_explain.evaluate.attention_material import CutTrack, clip_names, clip_paths, corpus_tracks, cut_clip
-from asd_explain.evaluate.attention_picking import pick_segments
+from asd_explain.evaluate.attention_picking import MIN_FRAMES, pick_segments
 from asd_explain.evaluate.attention_pictures import method_sheet
 from asd_explain.evaluate.attention_report import report_html
-from asd_explain.evaluate.attention_store import ClipFigures, Store
+from asd_explain.evaluate.attention_store import ClipFigures, Store, fingerprint
 from asd_explain.evaluate.attention_summary import rows_for_csv, summarise
 from asd_explain.evaluate.faithfulness import Protocol
-from asd_explain.evaluate.intervention import agreement_rows, correlation_rows, effects
+from asd_explain.evaluate.intervention import agreement_rows, correlation_rows, decisive_rows, effects
 from asd_explain.evaluate.sanity import (
     CascadeRow,
     by_depth,
@@ -60,20 +60,22 @@ from asd_explain.options import DEVICES, pick_device
 from asd_explain.running import bounded_threads, run_tool, seed_everything
 from asd_explain.tracks.detect import DETECTORS, create_detector
 from asd_explain.weights.choice import choose
-from asd_explain.weights.store import gates_for, load
+from asd_explain.weights.store import gates_for, load, sha256_of
 
 log = logging.getLogger(__name__)
 
 #: Controls that do not read the network cannot fail the cascade; random ones have nothing to lose.
 _BLIND = ("random", "centre", "mouth")
 _DEPTHS = 7
+_PICTURES = 8
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip by name, and how to get its face tracks."""
+    """A clip by name, what it is made from, and how to get its face tracks."""
 
     name: str
+    source: str
     cut: Callable[[], list[CutTrack]]
 
 
@@ -97,13 +99,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--baselines", default="blur", metavar="A,B", help="blur, mean or both (default: blur)")
     p.add_argument("--smooth", type=float, default=0.2, help="seconds of smoothing, all methods alike (default: 0.2)")
     p.add_argument("--cells", type=float, default=1.0, help="cells of smoothing, all methods alike (default: 1)")
-    p.add_argument("--full", action="store_true", help="both baselines, 20 steps, 50 frames, four segments a clip")
+    p.add_argument(
+        "--full", action="store_true", help="both baselines, 20 steps, 50 frames, four segments, whatever else is given"
+    )
     p.add_argument("--no-variants", action="store_true", help="leave out the variants of the published recipe")
     p.add_argument("--sanity-clips", type=int, default=1, metavar="N", help="clips for the cascade (default: 1)")
     p.add_argument("--device", default="auto", choices=DEVICES)
     p.add_argument("--threads", type=int, default=0, help="0 for all cores (default)")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--overwrite", action="store_true", help="measure anew, and replace an older report")
+    p.add_argument("--overwrite", action="store_true", help="replace an older report; clips measured already stay so")
+    p.add_argument("--fresh", action="store_true", help="measure all clips anew")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
 
@@ -118,6 +123,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
         args.steps, args.frames, args.segments, args.baselines = 20, 50, 4, "blur,mean"
     if not (math.isfinite(args.smooth) and 0 <= args.smooth <= 10 and 0 <= args.cells <= 10):
         raise OptionError(f"--smooth {args.smooth} and --cells {args.cells} must lie between 0 and 10")
+    if args.frames < MIN_FRAMES or args.segments < 1:
+        raise OptionError(f"--frames must be at least {MIN_FRAMES} and --segments at least 1")
+    if args.first is not None and args.first < 1:
+        raise OptionError(f"--first {args.first} must be at least 1")
     smoothing = Smoothing(args.smooth, args.cells)
     protocol = Protocol(steps=args.steps, baselines=tuple(args.baselines.split(",")), seed=args.seed)
     return Settings(
@@ -140,11 +149,13 @@ def clips_of(args: argparse.Namespace) -> list[Clip]:
     if args.clips or not args.photos:
         paths = clip_paths(args.clips)
         for path, name in zip(paths, clip_names(paths), strict=True):
-            clips.append(Clip(name, partial(_cut, path, name, args)))
+            state = path.stat()
+            source = f"{path.resolve()}, {state.st_size} bytes, {state.st_mtime_ns}"
+            clips.append(Clip(name, source, partial(_cut, path, name, args)))
     if args.photos:
-        clips += [
-            Clip(entry.name, partial(corpus_tracks, entry)) for entry in talking_entries(args.photos)[: args.first]
-        ]
+        source = f"talking photographs, version {CORPUS_VERSION}"
+        entries = talking_entries(args.photos)[: args.first]
+        clips += [Clip(entry.name, source, partial(corpus_tracks, entry)) for entry in entries]
     return clips
 
 
@@ -177,6 +188,8 @@ def figures_of(
         found.gates.append({k.removeprefix("gates."): v for k, v in got.arrays.items() if k.startswith("gates.")})
         found.effects.append(effects(model, segment))
         found.pooled.append(_fusion_vectors(model, segment))
+        if segment.decisive is not None:
+            found.decisive[segment.name] = segment.decisive
         if got.record["speaking_frames"]:
             frame = int(np.argmax(got.arrays["p"]))
             caption = f"{segment.name}, P(speaking) {got.arrays['p'][frame]:.2f}"
@@ -191,7 +204,8 @@ def figures_of(
             "residual": equation.residual,
         }
     if sanity and segments:
-        explainers = {n: create_explainer(n) for n in settings.explainers if n not in _BLIND}
+        seed = {"se-shuffled": {"seed": settings.seed}}
+        explainers = {n: create_explainer(n, **seed.get(n, {})) for n in settings.explainers if n not in _BLIND}
         deepest = len(layers_from_the_logits(model))
         at = sorted({round(depth) for depth in np.linspace(0, deepest, _DEPTHS)})
         rows = cascading_randomisation(model, segments[:1], explainers, seeds=(settings.seed,), at=at)
@@ -219,6 +233,8 @@ def network_summary(model: nn.Module, found: Sequence[ClipFigures], seed: int) -
     summary["fullgrad_residual"] = [figures.residual for figures in found if figures.residual]
     summary["shares"] = correlation_rows(together, draws=0, seed=seed) if together else []
     summary["agreement"] = agreement_rows(together, seed=seed) if together else []
+    decisive = {name: values for figures in found for name, values in figures.decisive.items()}
+    summary["decisive"] = decisive_rows(together, decisive, seed=seed) if decisive else []
     summary["assumptions"] = {
         "distribution": distribution_rows(gates) if gates else [],
         "selection": selection_rows(gates) if gates else [],
@@ -244,24 +260,23 @@ def run(args: argparse.Namespace) -> str:
     """Everything; returns the text for standard output."""
     settings = settings_of(args)
     clips = clips_of(args)
-    outputs = {name: args.out / name for name in ("report.html", "metrics.csv", "metrics.json")}
-    for path in outputs.values():
-        check_new(path, args.overwrite)
+    report = args.out / "report.html"
+    check_new(report, args.overwrite)
     seed_everything(args.seed)
-    networks = {}
-    for name in dict.fromkeys(choose(name) for name in args.model):
-        networks[name] = load(name, device=pick_device(args.device))
+    device = pick_device(args.device)
+    networks = {name: load(name, device=device) for name in dict.fromkeys(choose(name) for name in args.model)}
     given = {
-        **{key: str(getattr(args, key)) for key in ("boxes", "labels", "start", "end", "seconds", "detector")},
-        "frames": args.frames,
-        "segments": args.segments,
-        "sanity_clips": args.sanity_clips,
+        **{key: getattr(args, key) for key in ("start", "end", "seconds", "detector", "frames", "segments", "threads")},
+        **{key: None if getattr(args, key) is None else sha256_of(getattr(args, key)) for key in ("boxes", "labels")},
+        "version": __version__,
+        "device": str(device),
         "measured": asdict(settings),
     }
     stores = {
-        name: Store(args.out / "parts", {**given, "weights": model.weights_sha256}) for name, model in networks.items()
+        name: Store(args.out / "parts", {**given, "network": fingerprint(model)}) for name, model in networks.items()
     }
     found: dict[str, list[ClipFigures]] = {name: [] for name in networks}
+    left_out = []
     # One step a method and segment, and one for the variants.
     each = args.segments * (len(settings.explainers) + settings.variants)
     bar = tqdm(
@@ -269,36 +284,59 @@ def run(args: argparse.Namespace) -> str:
     )
     with bar, bounded_threads(args.threads):
         torch.set_num_threads(args.threads or os.cpu_count() or 1)
-        for number, clip in enumerate(clips):
+        warm: set[str] = set()
+        for clip in clips:
             bar.set_description(clip.name)
-            stored = {name: None if args.overwrite else stores[name].get(name, clip.name) for name in networks}
-            tracks = clip.cut() if any(part is None for part in stored.values()) else []
+            stored = {n: None if args.fresh else stores[n].get(n, clip.name, clip.source) for n in networks}
+            tracks = []
+            if any(part is None for part in stored.values()):
+                try:
+                    tracks = clip.cut()
+                except AsdExplainError as error:
+                    log.warning("left out: %s", error)
+                    left_out.append({"name": clip.name, "why": str(error)})
+                    bar.update(each * len(networks))
+                    continue
             for name, model in networks.items():
                 before = bar.n
                 if stored[name] is None:
+                    if name not in warm:
+                        warm_up(model, settings)
+                        warm.add(name)
                     segments = pick_segments(model, tracks, model.card.geometry, args.frames, args.segments)
-                    sanity = number < args.sanity_clips
+                    sanity = sum(bool(figures.sanity) for figures in found[name]) < args.sanity_clips
                     stored[name] = figures_of(model, clip.name, segments, settings, sanity, bar.update)
-                    stores[name].put(name, stored[name])
+                    stores[name].put(name, stored[name], clip.source)
                 bar.update(before + each - bar.n)
                 found[name].append(stored[name])
+    if not any(figures.records for parts in found.values() for figures in parts):
+        raise OptionError(
+            "nothing could be measured: no face is seen for half a second, or with --segments 1 nobody is called "
+            "speaking, in any of the clips"
+        )
     summary = {
-        "settings": _settings_summary(args, settings, found),
+        "settings": _settings_summary(args, settings, found) | {"left_out": left_out},
         "networks": {name: network_summary(model, found[name], args.seed) for name, model in networks.items()},
     }
-    if not any(figures.records for figures in found[next(iter(found))]):
-        raise OptionError("nothing could be measured: no face is seen for half a second in any of the clips")
     pictures = [
-        {"network": name, "clip": figures.clip, "time_s": time_s, "caption": caption, "png": png}
+        {"network": name, "clip": clip, "time_s": time_s, "caption": caption, "png": png}
         for name, parts in found.items()
-        for figures in parts
-        for caption, time_s, png in figures.pictures
+        for clip, caption, time_s, png in _some_pictures(parts)
     ]
-    write_report(summary, outputs["metrics.json"])
     table = [row for name, parts in found.items() for row in rows_for_csv(name, [r for f in parts for r in f.records])]
-    _write(outputs["metrics.csv"], _csv(table))
-    _write(outputs["report.html"], report_html(summary, pictures))
-    return f"{outputs['report.html']}\n"
+    page, rows = report_html(summary, pictures), _csv(table)
+    write_report(summary, args.out / "metrics.json")
+    _write(args.out / "metrics.csv", rows)
+    _write(report, page)
+    return f"{report}\n"
+
+
+def _some_pictures(parts: Sequence[ClipFigures]) -> list[tuple[str, str, float, bytes]]:
+    """One picture a clip, of at most ``_PICTURES`` clips spread over all."""
+    shown = [(figures.clip, *figures.pictures[0]) for figures in parts if figures.pictures]
+    if len(shown) <= _PICTURES:
+        return shown
+    return [shown[round(i)] for i in np.linspace(0, len(shown) - 1, _PICTURES)]
 
 
 def _settings_summary(args: argparse.Namespace, settings: Settings, found: dict[str, list[ClipFigures]]) -> dict:

@@ -32,6 +32,8 @@ from asd_explain.datasets.talking_draws import talking_scene
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.attention_picking import pick_segments as pick_segments  # the last step, for importers
 from asd_explain.evaluate.attention_truth import LEAST_IOU, ScenePoints, iou, match_people, read_labels, read_mouths
+from asd_explain.evaluate.intervention import known_decisive
+from asd_explain.evaluate.pooled import voiced_frames
 from asd_explain.grid import TimeGrid
 from asd_explain.media.audio import load_audio
 from asd_explain.media.mfcc import aligned_mfcc
@@ -69,6 +71,7 @@ class CutTrack:
         mfcc: (4T, 13) float32, or None where the clip has no sound track.
         truth: (T,) float32, 1 speaking and heard, 0 not, NaN unknown; None where nothing is known.
         mouths: (T, 4) float32 px, the true boxes of the lips, NaN where unknown; None where nothing is known.
+        decisive: (T,) of :func:`asd_explain.evaluate.intervention.known_decisive`; None where nothing is known.
     """
 
     clip: str
@@ -83,6 +86,7 @@ class CutTrack:
     mfcc: np.ndarray | None
     truth: np.ndarray | None = None
     mouths: np.ndarray | None = None
+    decisive: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -341,6 +345,7 @@ def corpus_tracks(entry: ClipEntry, folder: Path | None = None) -> list[CutTrack
                 mfcc=clip.mfcc if clip.has_audio else None,
                 truth=clip.truth,
                 mouths=mouths,
+                decisive=known_decisive(clip.kind, clip.truth, clip.talking, voiced_frames(clip.mfcc)),
             )
         )
     return tracks

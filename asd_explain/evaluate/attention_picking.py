@@ -171,4 +171,5 @@ def _segment(model: FusionBackbone, track: CutTrack, part: slice, geometry: str,
         truth=None if track.truth is None else track.truth[part].copy(),
         regions={stream: regions[stream] for stream in crops if stream in regions},
         times_s=track.times_s[part].copy(),
+        decisive=None if track.decisive is None else track.decisive[part].copy(),
     )

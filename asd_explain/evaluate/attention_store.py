@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from asd_explain.errors import OptionError, OutputError
 from asd_explain.evaluate.asd_report import write_report
@@ -35,6 +38,7 @@ class ClipFigures:
         sanity: rows of the cascade; only of the clips on which it was run.
         residual: FullGrad's equation on one frame, or empty.
         pictures: (caption, time in seconds, PNG bytes).
+        decisive: {segment's name: (T,) which stream must decide}, of scenes in which that is known.
     """
 
     clip: str
@@ -45,6 +49,7 @@ class ClipFigures:
     sanity: list[dict] = field(default_factory=list)
     residual: dict = field(default_factory=dict)
     pictures: list[tuple[str, float, bytes]] = field(default_factory=list)
+    decisive: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Store:
@@ -63,8 +68,12 @@ class Store:
         short = "".join(c if c in _SAFE else "_" for c in clip)[-60:]
         return self.folder / network / f"{short}.{hashlib.sha256(clip.encode()).hexdigest()[:8]}.json"
 
-    def get(self, network: str, clip: str) -> ClipFigures | None:
-        """What is there of a clip, or None.
+    def get(self, network: str, clip: str, source: str = "") -> ClipFigures | None:
+        """What is there of a clip, or None where there is nothing, or of another source.
+
+        Args:
+            network, clip: names.
+            source: what the clip was made from (its file, size and time); figures of another source do not count.
 
         Raises:
             OptionError: it was measured with other settings, or cannot be read.
@@ -75,17 +84,20 @@ class Store:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["settings"] != self.settings:
-                changed = [k for k in self.settings if stored["settings"].get(k) != self.settings[k]]
+                before, now = _flat(stored["settings"]), _flat(self.settings)
+                changed = sorted(k for k in before | now if before.get(k) != now.get(k))
                 raise OptionError(
                     f"{path} was measured with other settings ({', '.join(changed)}); give another --out, or "
-                    "--overwrite to measure anew"
+                    "--fresh to measure anew"
                 )
+            if stored["source"] != source:
+                return None
             with np.load(path.with_suffix(".npz")) as arrays:
                 return _unpack(stored, dict(arrays))
-        except (OSError, ValueError, KeyError) as error:
-            raise OptionError(f"{path} cannot be read ({error}); --overwrite measures anew") from None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise OptionError(f"{path} cannot be read ({error}); --fresh measures anew") from None
 
-    def put(self, network: str, figures: ClipFigures) -> None:
+    def put(self, network: str, figures: ClipFigures, source: str = "") -> None:
         """Keep a clip's figures, as a whole or not at all.
 
         Raises:
@@ -104,11 +116,37 @@ class Store:
             raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
         finally:
             partial.unlink(missing_ok=True)
-        write_report({"settings": self.settings, **stored}, path)
+        write_report({"settings": self.settings, "source": source, **stored}, path)
+
+
+def _flat(settings: dict, prefix: str = "") -> dict[str, object]:
+    """{"outer.inner": value} of nested settings."""
+    found = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _with_nan(value: object) -> object:
+    """JSON knows no NaN and holds None in its place; figures get theirs back."""
+    if isinstance(value, dict):
+        return {key: _with_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(inner) for inner in value]
+    return math.nan if value is None else value
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of everything that was learned, fitted gates included."""
+    digest = hashlib.sha256()
+    for name, values in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _pack(figures: ClipFigures) -> tuple[dict, dict[str, np.ndarray]]:
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {f"decisive/{name}": values for name, values in figures.decisive.items()}
     for i, gates in enumerate(figures.gates):
         arrays |= {f"{i}/gates/{stream}": values for stream, values in gates.items()}
     arrays |= {f"{i}/pooled": values for i, values in enumerate(figures.pooled)}
@@ -137,6 +175,8 @@ def _unpack(stored: dict, arrays: dict[str, np.ndarray]) -> ClipFigures:
     changes: list[dict] = [{} for _ in stored["effects"]]
     shares: list[dict] = [{} for _ in stored["effects"]]
     for key, values in arrays.items():
+        if key.startswith("decisive/"):
+            continue
         number, what, *rest = key.split("/")
         if what == "gates":
             gates[int(number)][rest[0]] = values
@@ -150,11 +190,12 @@ def _unpack(stored: dict, arrays: dict[str, np.ndarray]) -> ClipFigures:
     ]
     return ClipFigures(
         clip=stored["clip"],
-        records=stored["records"],
+        records=_with_nan(stored["records"]),
         gates=gates,
         pooled=[arrays[f"{i}/pooled"] for i in range(count)],
         effects=effects,
-        sanity=stored["sanity"],
-        residual=stored["residual"],
+        sanity=_with_nan(stored["sanity"]),
+        residual=_with_nan(stored["residual"]),
+        decisive={key.split("/", 1)[1]: values for key, values in arrays.items() if key.startswith("decisive/")},
         pictures=[(c, t, arrays[f"{i}/png"].tobytes()) for i, (c, t) in enumerate(stored["pictures"])],
     )

@@ -14,6 +14,8 @@ from asd_explain.evaluate.paired import by_clip, mean_interval, paired
 
 HIGHER_IS_BETTER = {"deletion": False, "insertion": True, "road": True}
 KINDS = ("all", "real", "talking photos")
+#: With fewer clips a percentile interval is clear of zero by chance far too often (half of the time with two).
+MIN_CLIPS = 6
 _MOUTH = "mouth"
 
 
@@ -68,10 +70,9 @@ _FIGURE = ("stream", "metric", "baseline", "move", "verdict")
 
 def _method_summary(records: Sequence[dict], name: str, seed: int) -> dict:
     own = [(record, record["methods"][name]) for record in records if name in record["methods"]]
-    frames = sum(record["frames"] for record, _ in own)
     result = {
-        "ms_per_frame": 1000 * sum(m["s"] for _, m in own) / frames,
-        "scoring_ms_per_frame": 1000 * sum(record["scoring_s"] for record, _ in own) / frames,
+        "ms_per_frame": 1000 * float(np.median([m["s"] / record["frames"] for record, m in own])),
+        "scoring_ms_per_frame": 1000 * float(np.median([r["scoring_s"] / r["frames"] for r, _ in own])),
         "needs_gradient": own[0][1]["needs_gradient"],
         "faithfulness": [],
         "curves": [],
@@ -81,7 +82,8 @@ def _method_summary(records: Sequence[dict], name: str, seed: int) -> dict:
         some = [m for record, m in own if kind in ("all", record["kind"])]
         rows = [row for m in some for row in m["faithfulness"]]
         result["faithfulness"] += [{"kind": kind, **row} for row in _means(rows, _FIGURE, seed)]
-        result["curves"] += [{"kind": kind, **row} for row in _mean_curves([c for m in some for c in m["curves"]])]
+        drawn = [{"clip": r["clip"], **c} for r, m in own if kind in ("all", r["kind"]) for c in m["curves"]]
+        result["curves"] += [{"kind": kind, **row} for row in _mean_curves(drawn)]
         placed = [
             {"clip": record["clip"], **row}
             for record, m in own
@@ -89,13 +91,19 @@ def _method_summary(records: Sequence[dict], name: str, seed: int) -> dict:
             for row in m["placement"]
         ]
         result["placement"] += [{"kind": kind, **row} for row in _placements(placed, seed)]
-    result["consistency"] = _plain_means([r for _, m in own for r in m["consistency"]], ("stream", "seconds", "cells"))
-    result["sensitivity"] = _plain_means([r for _, m in own for r in m["sensitivity"]], ("stream", "kind"))
+    for what, keys in (("consistency", ("stream", "seconds", "cells")), ("sensitivity", ("stream", "kind"))):
+        result[what] = _plain_means([{"clip": r["clip"], **row} for r, m in own for row in m[what]], keys)
     return result
 
 
+def _clip_mean(rows: Sequence[dict], values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Mean over clips of the clips' (weighted) means; NaN where nothing is known."""
+    means = by_clip((row["clip"] for row in rows), values, weights)
+    return float(np.mean(list(means.values()))) if means else math.nan
+
+
 def _mean_curves(curves: Sequence[dict]) -> list[dict]:
-    """Mean over segments of every kind of curve; a curve without frames is not there to begin with."""
+    """Mean over clips of every kind of curve, frames weighing alike within a clip: its area is the table's figure."""
     keys = ("stream", "baseline", "move", "curve", "verdict")
     groups: dict[tuple, list[dict]] = {}
     for curve in curves:
@@ -104,14 +112,17 @@ def _mean_curves(curves: Sequence[dict]) -> list[dict]:
         {
             **dict(zip(keys, names, strict=True)),
             "fractions": own[0]["fractions"],
-            "p": np.mean([c["p"] for c in own], 0).tolist(),
+            "p": [
+                _clip_mean(own, [c["p"][i] for c in own], [c["frames"] for c in own])
+                for i in range(len(own[0]["fractions"]))
+            ],
         }
         for names, own in groups.items()
     ]
 
 
 def _placements(rows: Sequence[dict], seed: int) -> list[dict]:
-    """Frame-weighted means over segments; the interval is that of pointing at the mouth, over clips."""
+    """Means over clips, frames weighing alike within a clip; the interval is that of pointing at the mouth."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault((row["stream"], row["state"], row["by"]), []).append(row)
@@ -119,7 +130,7 @@ def _placements(rows: Sequence[dict], seed: int) -> list[dict]:
     for (stream, state, by), own in groups.items():
         weights = [r["counted"] for r in own]
         values = by_clip((r["clip"] for r in own), (r["pointing"][_MOUTH] for r in own), weights)
-        mean, low, high = mean_interval(values, seed=seed) if values else (math.nan,) * 3
+        _, low, high = mean_interval(values, seed=seed) if values else (math.nan,) * 3
         found.append(
             {
                 "stream": stream,
@@ -127,12 +138,11 @@ def _placements(rows: Sequence[dict], seed: int) -> list[dict]:
                 "by": by,
                 "frames": sum(r["frames"] for r in own),
                 "counted": sum(weights),
-                "pointing_by_clip": mean,
                 "low": low,
                 "high": high,
                 "clips": len(values),
                 **{
-                    what: {region: _weighted([r[what][region] for r in own], weights) for region in own[0][what]}
+                    what: {r: _clip_mean(own, [one[what][r] for one in own], weights) for r in own[0][what]}
                     for what in ("pointing", "mass", "area")
                 },
             }
@@ -140,21 +150,17 @@ def _placements(rows: Sequence[dict], seed: int) -> list[dict]:
     return found
 
 
-def _weighted(values: Sequence[float], weights: Sequence[float]) -> float:
-    values, weights = np.asarray(values, np.float64), np.asarray(weights, np.float64)
-    usable = np.isfinite(values) & (weights > 0)
-    return float(np.average(values[usable], weights=weights[usable])) if usable.any() else math.nan
-
-
 def _plain_means(rows: Sequence[dict], keys: Sequence[str]) -> list[dict]:
-    """Means over segments of everything that is a number and no key."""
+    """Means over clips of everything that is a number and no key."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     found = []
     for names, own in groups.items():
-        figures = [key for key, value in own[0].items() if key not in keys and isinstance(value, int | float)]
-        means = {key: _weighted([r[key] for r in own], np.ones(len(own))) for key in figures}
+        figures = dict.fromkeys(
+            key for row in own for key, value in row.items() if key not in keys and isinstance(value, int | float)
+        )
+        means = {key: _clip_mean(own, [row.get(key, math.nan) for row in own]) for key in figures}
         found.append({**dict(zip(keys, names, strict=True)), **means})
     return found
 
@@ -178,6 +184,8 @@ def _against(records: Sequence[dict], name: str, seed: int) -> list[dict]:
             ]
             result = paired(*clips, higher_is_better=HIGHER_IS_BETTER[key[1]], seed=seed)
             figures = asdict(result)
+            if result.clips < MIN_CLIPS:
+                figures |= {"low": math.nan, "high": math.nan, "verdict": "open"}
             found.append(
                 {
                     "kind": kind,

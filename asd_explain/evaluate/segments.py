@@ -34,6 +34,7 @@ class Segment:
         truth: (T,) 1 speaking, 0 silent, NaN unknown; None where nothing is known.
         regions: {visual stream: {region of ``REGIONS``: (T, 112, 112) bool}}, disjoint; empty where nothing is known.
         times_s: (T,) seconds from the clip's beginning.
+        decisive: (T,) name of the stream that must decide, "" where none does alone; None where that is not known.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Segment:
     truth: np.ndarray | None = None
     regions: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     times_s: np.ndarray | None = None
+    decisive: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.crops["face"])

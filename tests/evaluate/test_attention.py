@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from asd_explain.errors import OptionError
+from asd_explain.errors import ClipError, OptionError
 from asd_explain.evaluate.attention import Settings, measure
 from asd_explain.evaluate.attention_store import ClipFigures, Store
 from asd_explain.evaluate.attention_summary import summarise
@@ -118,7 +118,7 @@ def record(clip: str, kind: str, **values: float) -> dict:
             "s": 0.5,
             "needs_gradient": False,
             "faithfulness": [row],
-            "curves": [{**curve, "fractions": [0.0, 1.0], "p": [1.0, value]}],
+            "curves": [{**curve, "frames": 5, "fractions": [0.0, 1.0], "p": [1.0, value]}],
             "placement": [],
             "consistency": [{"stream": "face", "seconds": 0.0, "cells": 0.0, "value": value, "in_place": value}],
             "sensitivity": [],
@@ -143,12 +143,39 @@ def test_means_and_differences_are_over_clips() -> None:
     against = {row["kind"]: row for row in found["fem"]["against_se"]}
     assert against["real"]["difference"] == pytest.approx(-0.2), "se minus the rival"
     assert against["real"]["wins"] == 1.0, "deletion: lower is better"
-    assert against["real"]["verdict_of_comparison"] == "better"
+    assert against["real"]["verdict_of_comparison"] == "open", "two clips are no evidence"
+    assert math.isnan(against["real"]["low"])
     assert against["all"]["wins"] == pytest.approx(2 / 3)
     assert "against_se" not in found["se"]
     assert found["fem"]["ms_per_frame"] == pytest.approx(100)
     curve = next(c for c in found["se"]["curves"] if c["kind"] == "real")
     assert curve["p"] == pytest.approx([1.0, 0.2])
+
+
+def test_six_clips_that_agree_are_a_verdict() -> None:
+    records = [record(name, "real", se=0.1 + 0.01 * i, fem=0.4) for i, name in enumerate("abcdef")]
+    (row,) = summarise(records)["methods"]["fem"]["against_se"]
+    assert row["verdict_of_comparison"] == "better"
+    assert row["low"] <= row["difference"] <= row["high"] < 0
+
+
+def test_frames_weigh_alike_within_a_clip_and_clips_alike_among_each_other() -> None:
+    records = [record("a", "real", se=0.0), record("a", "real", se=1.0), record("b", "real", se=0.5)]
+    for got, frames in zip(records, (1, 4, 1), strict=True):
+        figures = got["methods"]["se"]
+        figures["faithfulness"][0]["frames"] = figures["curves"][0]["frames"] = frames
+    found = summarise(records)["methods"]["se"]
+    assert found["faithfulness"][0]["mean"] == pytest.approx((0.8 + 0.5) / 2)
+    assert found["curves"][0]["p"][-1] == pytest.approx((0.8 + 0.5) / 2), "the curve is the table's"
+
+
+def test_a_figure_that_one_segment_lacks_stays_for_the_others(tmp_path: Path) -> None:
+    records = [record("a", "real", se=math.nan), record("b", "real", se=0.5)]
+    store = Store(tmp_path, {})
+    for one in records:
+        store.put("net", ClipFigures(one["clip"], [one], pooled=[np.zeros((1, 1))]))
+    back = [store.get("net", clip).records[0] for clip in "ab"]
+    assert summarise(back)["methods"]["se"]["consistency"][0]["value"] == pytest.approx(0.5)
 
 
 def test_figures_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
@@ -163,6 +190,7 @@ def test_figures_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
         [{"depth": 0}],
         {"residual": 0.5},
         [("caption", 1.5, b"\x89PNG")],
+        {"dir/a clip#1@0": np.array(["", "face"])},
     )
     store = Store(tmp_path, {"steps": 2, "pair": (1, 2)})
     assert store.get("net", figures.clip) is None
@@ -173,6 +201,7 @@ def test_figures_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.pooled[0], figures.pooled[0])
     assert back.pictures == figures.pictures
     assert back.sanity == figures.sanity
+    assert back.decisive["dir/a clip#1@0"].tolist() == ["", "face"]
     for key, change in figures.effects[0].changes.items():
         np.testing.assert_array_equal(back.effects[0].changes[key].p, change.p)
         np.testing.assert_array_equal(back.effects[0].changes[key].margin, change.margin)
@@ -182,6 +211,10 @@ def test_figures_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
     assert not [p for p in tmp_path.rglob(".*") if p.is_file()], "nothing half-written is left"
     with pytest.raises(OptionError, match="other settings \\(steps\\)"):
         Store(tmp_path, {"steps": 3, "pair": (1, 2)}).get("net", figures.clip)
+    assert store.get("net", figures.clip, "another file") is None, "made from something else"
+    store.path("net", figures.clip).with_suffix(".npz").write_bytes(b"PK damaged")
+    with pytest.raises(OptionError, match="cannot be read"):
+        store.get("net", figures.clip)
     store.path("net", figures.clip).with_suffix(".npz").unlink()
     with pytest.raises(OptionError, match="cannot be read"):
         store.get("net", figures.clip)
@@ -193,7 +226,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(tool, "choose", lambda name: "small")
     monkeypatch.setattr(tool, "gates_for", lambda name: None)
     monkeypatch.setattr(tool, "load", lambda name, device: Small())
-    clips = [tool.Clip("first", lambda: ["first"]), tool.Clip("second", lambda: ["second"])]
+    clips = [tool.Clip(name, "made up", lambda name=name: [name]) for name in ("first", "second")]
     monkeypatch.setattr(tool, "clips_of", lambda args: clips)
     monkeypatch.setattr(tool, "pick_segments", lambda model, tracks, *rest: [segment(name) for name in tracks])
     options = ["--explainers", "se,activation,mouth", "--steps", "2", "--sanity-clips", "0", "--quiet"]
@@ -249,6 +282,8 @@ def test_an_older_report_stays_unless_asked(
         (["--steps", "0"], "steps"),
         (["--baselines", "fog"], "fog"),
         (["--smooth", "-1"], "--smooth"),
+        (["--frames", "5"], "--frames"),
+        (["--segments", "0"], "--segments"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -258,6 +293,20 @@ def test_mistakes_are_one_line(
     (message,) = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert said in message
     assert "\n" not in message
+
+
+def test_a_clip_that_cannot_be_cut_is_left_out(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> list:
+        raise ClipError("damaged.mp4 is damaged")
+
+    clips = [tool.Clip("damaged", "x", broken), tool.Clip("first", "x", lambda: ["first"])]
+    monkeypatch.setattr(tool, "clips_of", lambda args: clips)
+    assert tool.main(command) == 0
+    assert "left out: damaged.mp4 is damaged" in caplog.text
+    summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert summary["settings"]["left_out"] == [{"name": "damaged", "why": "damaged.mp4 is damaged"}]
 
 
 def test_no_clip_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
