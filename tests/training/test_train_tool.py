@@ -93,8 +93,10 @@ def test_trains_and_writes_weights_that_load(
     same = {k: v.half() if v.is_floating_point() else v for k, v in kept["average"].items() if "head" not in k}
     assert all(torch.equal(state[k], v) for k, v in same.items())
     # The temperature fitted on dev is folded into the last layer.
-    factor = state["head.weight"].float() / kept["average"]["head.weight"]
-    torch.testing.assert_close(factor, factor.mean().expand_as(factor), atol=0, rtol=0.01)
+    stored_head, trained_head = state["head.weight"].float(), kept["average"]["head.weight"]
+    factor = (stored_head * trained_head).sum() / trained_head.square().sum()
+    # Half precision: relative for large weights, 2^-25 for those below its normal range.
+    torch.testing.assert_close(stored_head, factor * trained_head, atol=1e-6, rtol=0.002)
     assert state["audio_encoder.std"].float().sum() != 13, "statistics of the sound were taken"
     stored = json.loads((out / train.CONFIG).read_text())
     assert stored["loop"]["steps"] == 2
