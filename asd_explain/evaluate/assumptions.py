@@ -17,7 +17,6 @@ from statistics import NormalDist
 import numpy as np
 import torch
 from scipy.stats import normaltest
-from torch import nn
 
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.gate_distribution import BINS, passing_share, shape, spread
@@ -25,7 +24,7 @@ from asd_explain.evaluate.segments import Smoothing
 from asd_explain.evaluate.sufficiency import kept_count, top_mask
 from asd_explain.explain.base import Explainer, create_explainer
 from asd_explain.explain.geometry import INTERPOLATIONS
-from asd_explain.explain.squeeze import SqueezeHeat, gated_mean
+from asd_explain.explain.squeeze import SqueezeHeat
 from asd_explain.models.output import Output
 from asd_explain.models.se import SCOPES
 
@@ -179,7 +178,7 @@ def selection_rows(tracks: Tracks, percentiles: Sequence[float] = PERCENTILES) -
     return found
 
 
-class TopKSqueeze(Explainer):
+class TopKSqueeze(SqueezeHeat):
     """Squeeze-and-excitation heat of a fixed share of each stream's channels: those with the widest gates.
 
     What the published threshold would select if gates were normal, without assuming that they are. A kept channel
@@ -197,27 +196,13 @@ class TopKSqueeze(Explainer):
     name = "se-top"
 
     def __init__(self, share: float, scope: str = "frame") -> None:
+        super().__init__(scope=scope)
         if not 0 < share <= 1:
             raise OptionError(f"share {share} is outside (0, 1]")
-        if scope not in SCOPES:
-            raise OptionError(f"unknown scope {scope!r}; choose one of {', '.join(SCOPES)}")
-        self.share, self.scope = share, scope
+        self.share = share
 
-    def heat(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], target: int = 1, output: Output | None = None
-    ) -> dict[str, torch.Tensor]:
-        """See :meth:`Explainer.heat`."""
-        del target
-        if output is None:
-            with torch.inference_mode():
-                output = model(**inputs)
-        result = {}
-        for stream, maps in output.maps.items():
-            gates = output.gates[stream][0]
-            if self.scope == "clip":
-                gates = gates.mean(0, keepdim=True).expand_as(gates)
-            result[stream] = gated_mean(maps[0], gates, top_mask(gates, [gates.shape[-1]], self.share))
-        return result
+    def _kept(self, gates: torch.Tensor) -> torch.Tensor:
+        return top_mask(gates, [gates.shape[-1]], self.share)
 
 
 Variant = tuple[str, Callable[[], Explainer], Smoothing]

@@ -45,6 +45,14 @@ class Explainer:
         raise NotImplementedError
 
 
+def scored(model: nn.Module, inputs: dict[str, torch.Tensor | None], output: Output | None) -> Output:
+    """The output that is given, else that of a scoring pass without gradients."""
+    if output is None:
+        with torch.inference_mode():
+            output = model(**inputs)
+    return output
+
+
 def register(name: str) -> Callable[[Callable[..., Explainer]], Callable[..., Explainer]]:
     """Decorator that makes an explainer known by ``name``."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from asd_explain.errors import OptionError
-from asd_explain.explain.base import Explainer, register
+from asd_explain.explain.base import Explainer, register, scored
 from asd_explain.explain.gradients import (
     clip_gradients,
     embeddings,
@@ -209,7 +209,5 @@ class FemHeat(Explainer):
     ) -> dict[str, torch.Tensor]:
         """See :meth:`Explainer.heat`."""
         del target
-        if output is None:
-            with torch.inference_mode():
-                output = model(**inputs)
+        output = scored(model, inputs, output)
         return {stream: fem(maps[0], self.k).relu() for stream, maps in output.maps.items()}

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from asd_explain.errors import OptionError
-from asd_explain.explain.base import Explainer, register
+from asd_explain.explain.base import Explainer, register, scored
 from asd_explain.explain.squeeze import SqueezeHeat
 from asd_explain.models.output import Output
 from asd_explain.tracks.crops import CROP_SIZE, GEOMETRIES, body_box, crop_window
@@ -78,9 +78,7 @@ class ActivationHeat(Explainer):
     ) -> dict[str, torch.Tensor]:
         """See :meth:`Explainer.heat`."""
         del target
-        if output is None:
-            with torch.inference_mode():
-                output = model(**inputs)
+        output = scored(model, inputs, output)
         return {stream: maps[0].mean(1).relu() for stream, maps in output.maps.items()}
 
 
@@ -103,9 +101,7 @@ class ShuffledHeat(SqueezeHeat):
         self, model: nn.Module, inputs: dict[str, torch.Tensor], target: int = 1, output: Output | None = None
     ) -> dict[str, torch.Tensor]:
         """See :meth:`Explainer.heat`."""
-        if output is None:
-            with torch.inference_mode():
-                output = model(**inputs)
+        output = scored(model, inputs, output)
         gates = {}
         for stream, values in output.gates.items():
             order = torch.randperm(values.shape[-1], generator=_generator(self.seed, stream))

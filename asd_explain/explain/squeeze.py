@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from asd_explain.errors import OptionError
-from asd_explain.explain.base import Explainer, register
+from asd_explain.explain.base import Explainer, register, scored
 from asd_explain.models.output import Output
 from asd_explain.models.se import SCOPES
 
@@ -82,18 +82,20 @@ class SqueezeHeat(Explainer):
     ) -> dict[str, torch.Tensor]:
         """See :meth:`Explainer.heat`; how many channels passed is appended to ``channels_kept[stream]``."""
         del target
-        if output is None:
-            with torch.inference_mode():
-                output = model(**inputs)
+        output = scored(model, inputs, output)
         result = {}
         for stream, maps in output.maps.items():
             gates = output.gates[stream][0]
             if self.scope == "clip":
                 gates = gates.mean(0, keepdim=True).expand_as(gates)
-            kept = selected_channels(gates, self.percentile)
+            kept = self._kept(gates)
             self.channels_kept.setdefault(stream, []).extend(kept.sum(-1).tolist())
             result[stream] = gated_mean(maps[0], gates, kept)
         return result
+
+    def _kept(self, gates: torch.Tensor) -> torch.Tensor:
+        """(T, C) bool: which channels of (T, C) gates count."""
+        return selected_channels(gates, self.percentile)
 
 
 @register("se-paper")
