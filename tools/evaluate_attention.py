@@ -43,6 +43,7 @@ from asd_explain.evaluate.attention_pictures import method_sheet
 from asd_explain.evaluate.attention_report import report_html
 from asd_explain.evaluate.attention_store import ClipFigures, Store, fingerprint
 from asd_explain.evaluate.attention_summary import rows_for_csv, summarise
+from asd_explain.evaluate.attention_words import BLIND
 from asd_explain.evaluate.faithfulness import Protocol
 from asd_explain.evaluate.intervention import agreement_rows, correlation_rows, decisive_rows, effects
 from asd_explain.evaluate.sanity import (
@@ -64,8 +65,6 @@ from asd_explain.weights.store import gates_for, load, sha256_of
 
 log = logging.getLogger(__name__)
 
-#: Controls that do not read the network cannot fail the cascade; random ones have nothing to lose.
-_BLIND = ("random", "centre", "mouth")
 _DEPTHS = 7
 _PICTURES = 8
 
@@ -187,7 +186,7 @@ def figures_of(
         found.records.append(got.record)
         found.gates.append({k.removeprefix("gates."): v for k, v in got.arrays.items() if k.startswith("gates.")})
         found.effects.append(effects(model, segment))
-        found.pooled.append(_fusion_vectors(model, segment))
+        found.pooled.append(got.arrays["pooled"])
         if segment.decisive is not None:
             found.decisive[segment.name] = segment.decisive
         if got.record["speaking_frames"]:
@@ -205,19 +204,13 @@ def figures_of(
         }
     if sanity and segments:
         seed = {"se-shuffled": {"seed": settings.seed}}
-        explainers = {n: create_explainer(n, **seed.get(n, {})) for n in settings.explainers if n not in _BLIND}
+        explainers = {n: create_explainer(n, **seed.get(n, {})) for n in settings.explainers if n not in BLIND}
         deepest = len(layers_from_the_logits(model))
         at = sorted({round(depth) for depth in np.linspace(0, deepest, _DEPTHS)})
         rows = cascading_randomisation(model, segments[:1], explainers, seeds=(settings.seed,), at=at)
         found.sanity = [asdict(row) for row in rows]
         progress()
     return found
-
-
-@torch.inference_mode()
-def _fusion_vectors(model: nn.Module, segment: Segment) -> np.ndarray:
-    output = model(**inputs_of(model, segment))
-    return torch.cat([output.pooled[s] for s in model.streams], -1)[0].float().cpu().numpy()
 
 
 def network_summary(model: nn.Module, found: Sequence[ClipFigures], seed: int) -> dict:

@@ -85,7 +85,7 @@ class Measured:
     Attributes:
         record: numbers for JSON: "segment", "clip", "kind", "frames", "speaking_frames", "scoring_s", "methods"
             {name: figures}, "smoothing_cost", "variants".
-        arrays: {"gates.STREAM": (T, C) float16, "p": (T,)}.
+        arrays: {"gates.STREAM": (T, C) float16, "pooled": (T, sum of C) fusion vectors before gating, "p": (T,)}.
         heat: {method: {stream: (T, 112, 112) float32}} as measured, for pictures; not kept on disk.
     """
 
@@ -139,7 +139,8 @@ def measure(
         if progress is not None:
             progress()
     arrays = {f"gates.{s}": g.half().cpu().numpy() for s, g in gates_of(output).items()}
-    return Measured(record, arrays | {"p": probe.p_speaking}, heat)
+    pooled = torch.cat([output.pooled[s] for s in model.streams], -1)[0].float().cpu().numpy()
+    return Measured(record, arrays | {"pooled": pooled, "p": probe.p_speaking}, heat)
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:

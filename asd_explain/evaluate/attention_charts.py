@@ -64,7 +64,7 @@ def paired_forests(methods: Mapping[str, Mapping]) -> Html:
             if name != words.SE and row is not None:
                 style = {"better": "better", "worse": "worse"}.get(words.compared(row), "open")
                 rows.append(Interval(name, row.get("difference"), row.get("low"), row.get("high"), style))
-        sides = ("SE worse", "SE better") if words.HIGHER[metric] else ("SE better", "SE worse")
+        sides = ("SE worse", "SE better") if words.HIGHER_IS_BETTER[metric] else ("SE better", "SE worse")
         how = "" if metric == "road" else f", {move}-wise"
         name = f"{words.TITLES[metric]}{how}: SE minus the other"
         found.append(figure(name, forest(rows, name=name, x_label="difference with 95 % interval", sides=sides)))
@@ -166,7 +166,7 @@ def stability(methods: Mapping[str, Mapping]) -> Html:
         parts.append(missing("temporal consistency"))
     cost = words.all_rows(methods, "smoothing_cost")
     for group in _groups(cost, "stream", "metric", "move"):
-        way = "higher" if words.HIGHER.get(str(group["metric"]), True) else "lower"
+        way = "higher" if words.HIGHER_IS_BETTER.get(str(group["metric"]), True) else "lower"
         part = _over_smoothing(methods, "smoothing_cost", group, "mean")
         parts.append(details(f"What smoothing does to faithfulness: {_title(group)} ({way} is better)", part))
     if not cost:
@@ -325,7 +325,7 @@ def _variants(rows: Sequence[Mapping]) -> Html:
     for group in _groups(rows, "stream", "metric", "move"):
         own = [r for r in rows if _same(r, group)]
         drawn = [Interval(any_value(r.get("label")), r.get("mean"), r.get("low"), r.get("high"), "se") for r in own]
-        way = "higher" if words.HIGHER.get(str(group["metric"]), True) else "lower"
+        way = "higher" if words.HIGHER_IS_BETTER.get(str(group["metric"]), True) else "lower"
         title = f"Recipes: {_title(group)} ({way} is better)"
         found.append(figure(title, forest(drawn, name=title, x_label="mean with 95 % interval", zero=False)))
     return join(charts(*found), details("Recipes in numbers", generic_table(rows)))

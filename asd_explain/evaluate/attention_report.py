@@ -205,7 +205,7 @@ def _big_table(
         columns.append(
             (
                 words.TITLES[metric],
-                words.HIGHER[metric],
+                words.HIGHER_IS_BETTER[metric],
                 lambda method, row=row: row(method).get("mean"),
                 lambda method, row=row: words.mean_of(row(method)),
                 True,

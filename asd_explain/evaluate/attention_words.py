@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from asd_explain.evaluate.attention import CONTROLS, RIVALS, SE
+from asd_explain.evaluate.attention_summary import HIGHER_IS_BETTER
 from asd_explain.evaluate.report_page import NOTHING, decimal, percent, span
 from asd_explain.evaluate.svg import number
 
-SE = "se"
 #: {method: what it is}, in the order of all tables.
 METHODS = {
     "se": "squeeze-and-excitation: the mean of the network's feature maps, each weighted by the gate that the network "
@@ -31,13 +32,9 @@ METHODS = {
     "centre": "a fixed blob in the middle of the picture, which knows neither network nor picture",
     "mouth": "a fixed blob where a mouth usually is, which knows neither network nor picture",
 }
-RIVALS = ("gradcam", "gradcam++", "eigengradcam", "fullgrad", "fem")
-CONTROLS = ("activation", "se-shuffled", "random", "centre", "mouth")
 BLOBS = ("centre", "mouth")
 #: Controls that do not read the network: that they are quick, still and well placed is no merit.
 BLIND = ("random", *BLOBS)
-#: Metric: whether higher is better.
-HIGHER = {"deletion": False, "insertion": True, "road": True}
 TITLES = {"deletion": "Deletion", "insertion": "Insertion", "road": "ROAD"}
 MOVE_TITLES = {
     "tube": "one order of pixels for the whole stretch (tube-wise)",
@@ -121,14 +118,14 @@ def compared(row: Mapping | None) -> str:
         return "unknown"
     if low <= 0 <= high:
         return "open"
-    return "better" if (low > 0) == HIGHER.get(str(row.get("metric")), True) else "worse"
+    return "better" if (low > 0) == HIGHER_IS_BETTER.get(str(row.get("metric")), True) else "worse"
 
 
 def ranking(methods: Mapping[str, Mapping], choice: Choice, metric: str, move: object) -> list[tuple[str, Mapping]]:
     """(method, row) from best to worst by the mean; methods without a number are left out."""
     found = [(name, choice.row(m.get("faithfulness") or (), metric, move)) for name, m in methods.items()]
     known = [(name, row) for name, row in found if row and number(row.get("mean")) is not None]
-    return sorted(known, key=lambda pair: number(pair[1]["mean"]) * (-1 if HIGHER[metric] else 1))
+    return sorted(known, key=lambda pair: number(pair[1]["mean"]) * (-1 if HIGHER_IS_BETTER[metric] else 1))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -196,7 +193,7 @@ def _of_metric(methods: Mapping[str, Mapping], choice: Choice, metric: str, move
     ranked = ranking(methods, choice, metric, move)
     if not ranked:
         return []
-    way = "higher is better" if HIGHER[metric] else "lower is better"
+    way = "higher is better" if HIGHER_IS_BETTER[metric] else "lower is better"
     how = "" if metric == "road" else _MASKS.get(move, f", {move}")
     names = [name for name, _ in ranked]
     (best, row), count = ranked[0], len(ranked)
