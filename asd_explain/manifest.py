@@ -18,7 +18,7 @@ from asd_explain.results import Result
 from asd_explain.stages import Timings
 from asd_explain.tracks.detect import Detector
 from asd_explain.weights.cards import card
-from asd_explain.weights.store import gates_for
+from asd_explain.weights.store import gains_for, gates_for
 
 _PACKAGES = ("torch", "torchaudio", "av", "opencv-python-headless", "numpy", "scipy")
 
@@ -52,6 +52,7 @@ def manifest(
             "licence": model.card.licence,
             "geometry": model.card.geometry,
             "gates": _gates(model),
+            "gains": _gains(model),
         },
         "detector": "boxes csv" if detector is None else detector.name,
         "options": {f.name: getattr(options, f.name) for f in dataclasses.fields(options)},
@@ -62,7 +63,8 @@ def manifest(
             "smooth_s": options.smooth_s,
             "channels_kept": kept,
             "maps_that_draw_nothing": sum(item.undrawable() for item in result.tracks),
-            "meaning": "where channels that the gate holds open fire; the same for speaking and silent",
+            "meaning": "where channels that the gate holds open fire, each counted by its gain where the network has "
+            "gains; the same for speaking and silent",
         },
         "tracks": len(result.tracks),
         "notes": result.notes,
@@ -101,3 +103,11 @@ def peak_rss_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def _gains(model: torch.nn.Module) -> dict[str, str] | None:
+    """Where the gains of the network's heat come from."""
+    fitted = gains_for(model.card.name)
+    if not getattr(model, "gains", None) or fitted is None:
+        return None
+    return {"name": fitted, "sha256": card(fitted).sha256}

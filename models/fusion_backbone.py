@@ -42,6 +42,25 @@ class FusionBackbone(nn.Module):
             raise ValueError(f"the block has {block.channels} channels, the fusion point {sum(self.streams.values())}")
         self.fusion_gate = block
 
+    def attach_gains(self, gains: dict[str, torch.Tensor]) -> None:
+        """Store each visual stream's gains, (C,) >= 0: how much a channel's map counts per unit of gate in
+        squeeze-and-excitation heat (:mod:`asd_explain.explain.gains`). They have no part in scoring.
+
+        Raises:
+            ValueError: gains of a stream that the network has not, or of another width.
+        """
+        for stream, values in gains.items():
+            if values.shape != (self.streams.get(stream),):
+                raise ValueError(f"gains of {stream} have the shape {tuple(values.shape)}; streams: {self.streams}")
+            # A buffer follows the network to its device; it is no part of the published state.
+            self.register_buffer(f"gain_{stream}", values.float(), persistent=False)
+
+    @property
+    def gains(self) -> dict[str, torch.Tensor]:
+        """{visual stream: (C,) gains}, of the streams that have any."""
+        found = {stream: getattr(self, f"gain_{stream}", None) for stream in self.streams}
+        return {stream: values for stream, values in found.items() if values is not None}
+
     def audio_embedding(self, audio: torch.Tensor) -> torch.Tensor:
         """(B, 4T, 13) MFCC to (B, T, C)."""
         raise NotImplementedError

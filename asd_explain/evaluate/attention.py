@@ -22,16 +22,17 @@ from asd_explain.evaluate.attention_picking import MIN_FRAMES
 from asd_explain.evaluate.faithfulness import Probe, Protocol
 from asd_explain.evaluate.placement import placement_rows
 from asd_explain.evaluate.segments import Segment, Smoothing, inputs_of, on_pixels
+from asd_explain.evaluate.silence import level_rows
 from asd_explain.evaluate.stability import consistency_table, sensitivity
 from asd_explain.explain.base import Explainer, create_explainer, list_explainers
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.models.output import Output
 from asd_explain.tracks.crops import CROP_SIZE, OUTSIDE
 
-SE, PAPER = "se", "se-paper"
+SE, PLAIN, PAPER = "se", "se-plain", "se-paper"
 RIVALS = ("gradcam", "gradcam++", "eigengradcam", "fullgrad", "fem")
-CONTROLS = ("activation", "se-shuffled", "random", "centre", "mouth")
-METHODS = (SE, PAPER, *RIVALS, *CONTROLS)
+CONTROLS = ("gain-only", "activation", "se-shuffled", "random", "centre", "mouth")
+METHODS = (SE, PLAIN, PAPER, *RIVALS, *CONTROLS)
 _SEEDED = ("random", "se-shuffled")
 #: What takes longer is timed once.
 QUICK_S = 0.5
@@ -83,8 +84,9 @@ class Measured:
     """One segment's figures.
 
     Attributes:
-        record: numbers for JSON: "segment", "clip", "kind", "frames", "speaking_frames", "scoring_s", "methods"
-            {name: figures}, "smoothing_cost", "variants".
+        record: numbers for JSON: "segment", "clip", "kind", "frames", "speaking_frames", "called_speaking" [T bool],
+            "scoring_s", "methods" {name: figures}, "smoothing_cost", "variants". A method's "level" has a row
+            {"stream", "mean": [T], "peak": [T]} a stream, of the raw maps (:mod:`asd_explain.evaluate.silence`).
         arrays: {"gates.STREAM": (T, C) float16, "pooled": (T, sum of C) fusion vectors before gating, "p": (T,)}.
         heat: {method: {stream: (T, 112, 112) float32}} as measured, for pictures; not kept on disk.
     """
@@ -122,6 +124,7 @@ def measure(
         "kind": segment.kind,
         "frames": len(segment),
         "speaking_frames": int(probe.called_speaking.sum()),
+        "called_speaking": probe.called_speaking.tolist(),
         "scoring_s": scoring_s,
         "methods": {},
     }
@@ -225,6 +228,7 @@ def _method(
             for verdict, frames in verdicts.items()
             if frames.any()
         ],
+        "level": level_rows({stream: raw[stream] for stream in probe.streams}),
         "placement": [],
         "consistency": [],
         "sensitivity": [],
@@ -238,7 +242,7 @@ def _method(
                 {"stream": stream, "by": by, **asdict(row)}
                 for by, state in states.items()
                 for row in placement_rows(heat[stream], segment.regions[stream], state)
-                if row.counted
+                if row.known
             ]
         figures["consistency"] += [
             {

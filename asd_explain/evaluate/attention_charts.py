@@ -138,7 +138,8 @@ def _bars(methods: Mapping[str, Mapping], keys: Mapping[str, object]) -> Html:
 
 
 def _placement_table(methods: Mapping[str, Mapping], group: Mapping[str, object]) -> Html:
-    head = ["Method", "frames", "pointing at the mouth", *(f"heat: {r}" for r in REGIONS), "mouth: heat over area"]
+    head = ["Method", "frames", "pointing at the mouth", "dead maps", *(f"heat: {r}" for r in REGIONS)]
+    head.append("mouth: heat over area")
     rows = []
     for name, method in methods.items():
         for state in ("speaking", "silent"):
@@ -150,9 +151,34 @@ def _placement_table(methods: Mapping[str, Mapping], group: Mapping[str, object]
                 hits = percent((row.get("pointing") or {}).get("mouth")) + span(
                     row.get("low"), row.get("high"), percent
                 )
-                counted = f"{any_value(row.get('counted'))} of {any_value(row.get('frames'))}"
-                rows.append([f"{name}, {state}", counted, hits, *(percent(mass.get(r)) for r in REGIONS), times])
+                known = f"{any_value(row.get('known'))} of {any_value(row.get('frames'))}"
+                masses = (percent(mass.get(r)) for r in REGIONS)
+                rows.append([f"{name}, {state}", known, hits, percent(row.get("dead")), *masses, times])
     return table(head, rows)
+
+
+def silence(methods: Mapping[str, Mapping]) -> Html:
+    """Heat of tracks that are silent in all that was measured, relative to the clip's speech, as tables."""
+    rows = words.all_rows(methods, "silence")
+    if not rows:
+        return missing("heat where nobody speaks (it needs a clip with a speaking and a silent track)")
+    note = (
+        "Raw heat in stretches of tracks that are silent in all that was measured, divided by that in the same clip's "
+        "frames called speaking: 0 is a map that stays dark where nobody speaks, 1 one that cannot tell; a fixed blob "
+        "has 1."
+    )
+    parts = [tag("p", note, class_="note")]
+    for i, group in enumerate(_groups(rows, "kind", "stream")):
+        lines = []
+        for name, method in methods.items():
+            mean, peak = (words.find(method.get("silence"), {**group, "of": of}) for of in ("mean", "peak"))
+            if mean or peak:
+                counts = [any_value((mean or peak).get(key)) for key in ("clips", "frames", "speaking_frames")]
+                lines.append([name, words.mean_of(mean), words.mean_of(peak), *counts])
+        head = ["Method", "mean heat", "hottest cell", "clips", "silent frames", "speaking frames"]
+        part = table(head, lines)
+        parts.append(join(tag("h4", _title(group)), part) if i == 0 else details(_title(group), part))
+    return join(*parts)
 
 
 def stability(methods: Mapping[str, Mapping]) -> Html:

@@ -17,6 +17,7 @@ from asd_explain.evaluate.attention_charts import (
     placement,
     sanity,
     shares,
+    silence,
     stability,
 )
 from asd_explain.evaluate.report_page import (
@@ -60,8 +61,10 @@ _GLOSSARY = {
     "one is clear of zero by chance.",
     "SE minus the other": "The difference within each clip, then its mean. Better or worse is said only where the "
     "interval is clear of zero; else there is no clear difference, which is not the same as being equal.",
-    "Pointing at the mouth (higher: more on the mouth)": "Share of frames whose hottest pixel lies on the mouth. No "
-    "proof of truth: a blob painted over the mouth wins.",
+    "Pointing at the mouth (higher: more on the mouth)": "Share of frames whose hottest pixel lies on the mouth, of "
+    "those whose mouth is known. No proof of truth: a blob painted over the mouth wins.",
+    "Dead maps (lower is better)": "Share of the same frames whose map has no heat at all. A dead map points nowhere "
+    "and counts as a miss; heat on the mouth is the mean over the others.",
     "Heat on the mouth": "Share of all heat that lies there, beside the mouth's share of the area: what an even map "
     "has there.",
     "Called, truth": "Whether a frame counts as speaking because the network says so, or because it is known.",
@@ -126,6 +129,7 @@ def _network(index: int, name: str, network: Mapping, settings: Mapping, picture
         ("SE against each other method, clip by clip", join(_verdicts(methods), paired_forests(methods))),
         ("P as pixels go and come", curves(methods)),
         ("Where the heat lies", placement(methods)),
+        ("Do maps stay dark where nobody speaks?", silence(methods)),
         ("Do maps hold still?", stability(methods)),
         ("Do maps depend on what was learned?", join(sanity(methods), _untrained(network))),
         ("Which of sound, face and body decided?", shares(network)),

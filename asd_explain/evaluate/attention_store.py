@@ -22,6 +22,9 @@ from asd_explain.errors import OptionError, OutputError
 from asd_explain.evaluate.asd_report import write_report
 from asd_explain.evaluate.intervention import Change, SegmentEffects
 
+#: Of the stored figures; goes up with every change after which old ones would be read wrongly.
+#: 2: levels of raw heat and which frames are called speaking; a dead map is a miss in placement.
+FORMAT = 2
 _SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 
@@ -76,13 +79,18 @@ class Store:
             source: what the clip was made from (its file, size and time); figures of another source do not count.
 
         Raises:
-            OptionError: it was measured with other settings, or cannot be read.
+            OptionError: it was measured with other settings or is of another ``FORMAT``, or cannot be read.
         """
         path = self.path(network, clip)
         if not path.is_file():
             return None
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.get("format") != FORMAT:
+                raise OptionError(
+                    f"{path} is from another version of this tool, whose figures cannot be mixed with these; give "
+                    "another --out, or --fresh to measure anew"
+                )
             if stored["settings"] != self.settings:
                 before, now = _flat(stored["settings"]), _flat(self.settings)
                 changed = sorted(k for k in before | now if before.get(k) != now.get(k))
@@ -116,7 +124,7 @@ class Store:
             raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
         finally:
             partial.unlink(missing_ok=True)
-        write_report({"settings": self.settings, "source": source, **stored}, path)
+        write_report({"format": FORMAT, "settings": self.settings, "source": source, **stored}, path)
 
 
 def _flat(settings: dict, prefix: str = "") -> dict[str, object]:

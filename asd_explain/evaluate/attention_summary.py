@@ -11,6 +11,7 @@ import numpy as np
 from asd_explain.evaluate.attention import SE
 from asd_explain.evaluate.faithfulness import Row
 from asd_explain.evaluate.paired import by_clip, mean_interval, paired
+from asd_explain.evaluate.silence import FIGURES, silence_means, silence_rows
 
 HIGHER_IS_BETTER = {"deletion": False, "insertion": True, "road": True}
 KINDS = ("all", "real", "talking photos")
@@ -77,7 +78,9 @@ def _method_summary(records: Sequence[dict], name: str, seed: int) -> dict:
         "faithfulness": [],
         "curves": [],
         "placement": [],
+        "silence": [],
     }
+    silent = silence_rows(records, name)
     for kind in _kinds(records):
         some = [m for record, m in own if kind in ("all", record["kind"])]
         rows = [row for m in some for row in m["faithfulness"]]
@@ -91,6 +94,8 @@ def _method_summary(records: Sequence[dict], name: str, seed: int) -> dict:
             for row in m["placement"]
         ]
         result["placement"] += [{"kind": kind, **row} for row in _placements(placed, seed)]
+        quiet = [row for row in silent if kind in ("all", row["kind"])]
+        result["silence"] += [{"kind": kind, **row} for row in silence_means(quiet, seed)]
     for what, keys in (("consistency", ("stream", "seconds", "cells")), ("sensitivity", ("stream", "kind"))):
         result[what] = _plain_means([{"clip": r["clip"], **row} for r, m in own for row in m[what]], keys)
     return result
@@ -122,14 +127,18 @@ def _mean_curves(curves: Sequence[dict]) -> list[dict]:
 
 
 def _placements(rows: Sequence[dict], seed: int) -> list[dict]:
-    """Means over clips, frames weighing alike within a clip; the interval is that of pointing at the mouth."""
+    """Means over clips, frames weighing alike within a clip; the interval is that of pointing at the mouth.
+
+    Pointing and the share of dead maps are over the frames whose mouth is known, mass and area over those of them that
+    have heat.
+    """
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault((row["stream"], row["state"], row["by"]), []).append(row)
     found = []
     for (stream, state, by), own in groups.items():
-        weights = [r["counted"] for r in own]
-        values = by_clip((r["clip"] for r in own), (r["pointing"][_MOUTH] for r in own), weights)
+        known, counted = ([r[key] for r in own] for key in ("known", "counted"))
+        values = by_clip((r["clip"] for r in own), (r["pointing"][_MOUTH] for r in own), known)
         _, low, high = mean_interval(values, seed=seed) if values else (math.nan,) * 3
         found.append(
             {
@@ -137,13 +146,15 @@ def _placements(rows: Sequence[dict], seed: int) -> list[dict]:
                 "state": state,
                 "by": by,
                 "frames": sum(r["frames"] for r in own),
-                "counted": sum(weights),
+                "known": sum(known),
+                "counted": sum(counted),
+                "dead": _clip_mean(own, [r["dead"] for r in own], known),
                 "low": low,
                 "high": high,
                 "clips": len(values),
                 **{
                     what: {r: _clip_mean(own, [one[what][r] for one in own], weights) for r in own[0][what]}
-                    for what in ("pointing", "mass", "area")
+                    for what, weights in (("pointing", known), ("mass", counted), ("area", counted))
                 },
             }
         )
@@ -198,11 +209,22 @@ def _against(records: Sequence[dict], name: str, seed: int) -> list[dict]:
 
 
 def rows_for_csv(network: str, records: Sequence[dict]) -> list[dict]:
-    """One flat row a network, segment, method and figure of faithfulness, for a spreadsheet."""
+    """One flat row a network, segment, method and figure of faithfulness, for a spreadsheet.
+
+    Then one a clip, method and stream for heat on silent tracks ("silent mean", "silent peak"), which no one segment
+    has: "segment", "baseline" and "move" are empty, and "frames" are the silent ones.
+    """
     fields = [f for f in Row.__dataclass_fields__ if f != "method"]
-    return [
+    found = [
         {"network": network, "kind": record["kind"], "method": name, **{key: row[key] for key in fields}}
         for record in records
         for name, figures in record["methods"].items()
         for row in figures["faithfulness"]
     ]
+    for name in dict.fromkeys(name for record in records for name in record["methods"]):
+        for row in silence_rows(records, name):
+            same = {"network": network, "kind": row["kind"], "method": name, **dict.fromkeys(fields, "")}
+            same |= {key: row[key] for key in ("clip", "stream", "frames")} | {"verdict": "silent"}
+            values = {f"silent {of}": row[figure] for of, figure in FIGURES.items()}
+            found += [{**same, "metric": m, "value": value} for m, value in values.items() if math.isfinite(value)]
+    return found

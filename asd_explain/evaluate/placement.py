@@ -6,7 +6,6 @@ what the network looks at is what a person would look at, and is to be read besi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,7 +21,8 @@ def pointing_hits(heat: np.ndarray, mask: np.ndarray, tolerance_px: int = 0) -> 
 
     A frame is a hit when its hottest pixel lies in the region, or no further than the tolerance from it. The original
     allows 15 px on photographs of about 500 px; here the default is none, because the regions are drawn generously
-    already. Where several pixels are equally hot, at least half of them must lie inside.
+    already. Where several pixels are equally hot, at least half of them must lie inside. A map that is dead (all zero)
+    or the same everywhere points nowhere: a miss of every region, or a method could do well by saying nothing.
 
     Args:
         heat: (T, h, w).
@@ -30,7 +30,7 @@ def pointing_hits(heat: np.ndarray, mask: np.ndarray, tolerance_px: int = 0) -> 
         tolerance_px: radius in pixels by which the region grows.
 
     Returns:
-        (T,) float32: 1 hit, 0 miss, NaN where the map is not finite or constant, or the region is empty.
+        (T,) float32: 1 hit, 0 miss, NaN where the map is not finite, or the region is empty.
 
     Raises:
         OptionError: unequal shapes or a negative tolerance.
@@ -41,7 +41,9 @@ def pointing_hits(heat: np.ndarray, mask: np.ndarray, tolerance_px: int = 0) -> 
     hits = np.full(len(heat), np.nan, np.float32)
     reach = np.arange(-tolerance_px, tolerance_px + 1)
     disc = (reach[:, None] ** 2 + reach[None] ** 2 <= tolerance_px**2).astype(np.uint8)
-    for t in np.flatnonzero(drawable_frames(heat) & mask.any((1, 2))):
+    shown = mask.any((1, 2))
+    hits[shown & np.isfinite(heat).all((1, 2))] = 0
+    for t in np.flatnonzero(drawable_frames(heat) & shown):
         grown = cv2.dilate(mask[t].astype(np.uint8), disc).astype(bool) if tolerance_px else mask[t]
         hottest = heat[t] >= heat[t].max() * (1 - TIE) if heat[t].max() > 0 else heat[t] == heat[t].max()
         hits[t] = grown[hottest].mean() >= 0.5
@@ -93,9 +95,12 @@ class PlacementRow:
     Attributes:
         state: "speaking" or "silent".
         frames: frames in that state.
-        counted: those of them whose mouth is known and that have heat.
-        pointing: {region: share of frames whose hottest pixel lies there}, in [0, 1]; over frames that show the region.
-        mass: {region: share of the heat}, sums to 1.
+        known: those of them whose mouth is known and whose map is finite.
+        counted: those of the known ones that have heat.
+        dead: share of the known frames whose map is zero everywhere, in [0, 1].
+        pointing: {region: share of the known frames whose hottest pixel lies there}, in [0, 1]; over frames that show
+            the region. A dead or constant map points nowhere and is a miss, so the shares may sum to less than 1.
+        mass: {region: share of the heat}, over the counted frames, sums to 1.
         area: {region: share of the pixels}, over the same frames as ``mass``, sums to 1.
 
     Numbers that no frame stands behind are NaN.
@@ -103,7 +108,9 @@ class PlacementRow:
 
     state: str
     frames: int
+    known: int
     counted: int
+    dead: float
     pointing: dict[str, float]
     mass: dict[str, float]
     area: dict[str, float]
@@ -133,74 +140,25 @@ def placement_rows(
     if speaking.shape != (len(heat),):
         raise OptionError(f"{speaking.shape} states for {len(heat)} frames")
     mass, area = heat_mass(heat, regions), area_share(regions)
-    known = known_frames(regions)
+    known = known_frames(regions) & np.isfinite(heat).all((1, 2))
     counted = np.isfinite(next(iter(mass.values())))
     pointing = {r: np.where(known, pointing_hits(heat, mask, tolerance_px), np.nan) for r, mask in regions.items()}
     rows = []
     for state, frames in (("speaking", speaking == 1), ("silent", speaking == 0)):
-        used = frames & counted
+        seen, used = frames & known, frames & counted
         rows.append(
             PlacementRow(
                 state=state,
                 frames=int(frames.sum()),
+                known=int(seen.sum()),
                 counted=int(used.sum()),
-                pointing={r: finite_mean(values[frames]) for r, values in pointing.items()},
+                dead=finite_mean((~counted[seen]).astype(np.float64)),
+                pointing={r: finite_mean(values[seen]) for r, values in pointing.items()},
                 mass={r: finite_mean(values[used]) for r, values in mass.items()},
                 area={r: finite_mean(values[used]) for r, values in area.items()},
             )
         )
     return rows
-
-
-@dataclass(frozen=True)
-class SilentHeat:
-    """How much raw heat a track gets that never speaks.
-
-    Attributes:
-        mean: mean raw heat of a cell, over all cells and frames.
-        peak: mean over the frames of the hottest cell's raw heat.
-        relative_mean, relative_peak: the same, divided by that of the clip's speaking frames: 0 is a map that keeps
-            dark where nobody speaks, 1 one that cannot tell. NaN where nobody speaks in the clip.
-        frames, speaking_frames: how many frames stand behind either.
-    """
-
-    mean: float
-    peak: float
-    relative_mean: float
-    relative_peak: float
-    frames: int
-    speaking_frames: int
-
-
-def silent_track_heat(raw: np.ndarray, speaking: Sequence[np.ndarray]) -> SilentHeat:
-    """Heat of a track that never speaks, absolute and relative to the level of the same clip's speaking frames.
-
-    Only raw heat can be compared between tracks; what is drawn has been scaled for each track.
-
-    Args:
-        raw: (T, h, w) raw heat of the silent track, >= 0.
-        speaking: raw heat (n, h, w) of frames of the same clip that speak, of any number of tracks; the same explainer,
-            network and stream.
-    """
-    mean, peak, frames = _level([raw])
-    level, crest, others = _level(speaking)
-    return SilentHeat(
-        mean=mean,
-        peak=peak,
-        relative_mean=mean / level if level > 0 else float("nan"),
-        relative_peak=peak / crest if crest > 0 else float("nan"),
-        frames=frames,
-        speaking_frames=others,
-    )
-
-
-def _level(parts: Sequence[np.ndarray]) -> tuple[float, float, int]:
-    """Means over all finite frames of (T, h, w) parts: of the map's mean, of its maximum; and how many frames."""
-    flat = [np.asarray(part, np.float64).reshape(len(part), -1) for part in parts if len(part)]
-    flat = [part[np.isfinite(part).all(1)] for part in flat]
-    means = np.concatenate([np.zeros(0), *(part.mean(1) for part in flat)])
-    peaks = np.concatenate([np.zeros(0), *(part.max(1) for part in flat)])
-    return finite_mean(means), finite_mean(peaks), len(means)
 
 
 def finite_mean(values: np.ndarray) -> float:

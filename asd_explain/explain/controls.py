@@ -86,15 +86,18 @@ class ActivationHeat(Explainer):
 class ShuffledHeat(SqueezeHeat):
     """SE with each stream's gates permuted over its channels: one permutation for all frames of a call.
 
-    The gates keep their distribution and their course in time and lose only which channel they belong to.
+    The gates keep their distribution and their course in time and lose only which channel they belong to. A network's
+    gains go with their gates: both together are the weights whose place is tested.
 
     Args:
         seed: of the permutations; a stream's depends on the seed, its name and its width only.
-        percentile, scope: see :class:`asd_explain.explain.squeeze.SqueezeHeat`.
+        percentile, scope, gains: see :class:`asd_explain.explain.squeeze.SqueezeHeat`.
     """
 
-    def __init__(self, seed: int = 0, percentile: float | None = None, scope: str = "frame") -> None:
-        super().__init__(percentile, scope)
+    def __init__(
+        self, seed: int = 0, percentile: float | None = None, scope: str = "frame", gains: bool = True
+    ) -> None:
+        super().__init__(percentile, scope, gains)
         self.name, self.seed = "se-shuffled", seed
 
     def heat(
@@ -102,11 +105,35 @@ class ShuffledHeat(SqueezeHeat):
     ) -> dict[str, torch.Tensor]:
         """See :meth:`Explainer.heat`."""
         output = scored(model, inputs, output)
-        gates = {}
-        for stream, values in output.gates.items():
-            order = torch.randperm(values.shape[-1], generator=_generator(self.seed, stream))
-            gates[stream] = values[..., order.to(values.device)]
+        gates = {stream: self._shuffled(stream, values) for stream, values in output.gates.items()}
         return super().heat(model, inputs, target, replace(output, gates=gates))
+
+    def _gains(self, model: nn.Module | None) -> dict[str, torch.Tensor]:
+        return {stream: self._shuffled(stream, values) for stream, values in super()._gains(model).items()}
+
+    def _shuffled(self, stream: str, values: torch.Tensor) -> torch.Tensor:
+        order = torch.randperm(values.shape[-1], generator=_generator(self.seed, stream))
+        return values[..., order.to(values.device)]
+
+
+@register("gain-only")
+class GainHeat(SqueezeHeat):
+    """SE without its excitation: every channel by its gain, the same in every frame and clip.
+
+    By what SE is better than this, the gates of the very frame help. Without gains it is the plain mean of the maps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "gain-only"
+
+    def heat(
+        self, model: nn.Module, inputs: dict[str, torch.Tensor], target: int = 1, output: Output | None = None
+    ) -> dict[str, torch.Tensor]:
+        """See :meth:`Explainer.heat`."""
+        output = scored(model, inputs, output)
+        open_gates = {stream: torch.ones_like(values) for stream, values in output.gates.items()}
+        return super().heat(model, inputs, target, replace(output, gates=open_gates))
 
 
 def blob_in_crop(where: str, stream: str, geometry: str) -> tuple[np.ndarray, np.ndarray]:

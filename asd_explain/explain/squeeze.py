@@ -1,7 +1,9 @@
-"""Squeeze-and-excitation heat: the gate-weighted mean of a stream's maps.
+"""Squeeze-and-excitation heat: the mean of a stream's maps, weighted by gate and gain.
 
-What it says: where channels that the gate holds open fire. What it does not say: which class they speak for; and under
-a spatial max pool only a channel's strongest cell reaches the decision.
+What it says: where channels that count and that the gate holds open fire. What it does not say: which class they speak
+for; and under a spatial max pool only a channel's strongest cell reaches the decision. How much a channel counts per
+unit of gate is its gain, fixed for a network (:mod:`asd_explain.explain.gains`); a network without gains has one for
+all channels, and ``se-plain`` is that heat for any network.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def gated_mean(maps: torch.Tensor, gates: torch.Tensor, kept: torch.Tensor) -> t
 
     Args:
         maps: (T, C, h, w).
-        gates: (T, C).
+        gates: (T, C), multiplied by gains or not.
         kept: (T, C) bool, at least one True a frame.
 
     Returns:
@@ -66,15 +68,18 @@ class SqueezeHeat(Explainer):
     Args:
         percentile: see :func:`selected_channels`; None lets every channel count by its gate.
         scope: "frame" uses each frame's gates; "clip" averages the gates over the frames given in one call.
+        gains: whether gates are multiplied by the network's gains, where it has any. Channels are selected by their
+            gates alone.
     """
 
     name = "se"
 
-    def __init__(self, percentile: float | None = None, scope: str = "frame") -> None:
+    def __init__(self, percentile: float | None = None, scope: str = "frame", gains: bool = True) -> None:
         if scope not in SCOPES:
             raise OptionError(f"unknown scope {scope!r}; choose one of {', '.join(SCOPES)}")
         self.percentile = percentile
         self.scope = scope
+        self.gains = gains
         self.channels_kept: dict[str, list[int]] = {}
 
     def heat(
@@ -83,6 +88,7 @@ class SqueezeHeat(Explainer):
         """See :meth:`Explainer.heat`; how many channels passed is appended to ``channels_kept[stream]``."""
         del target
         output = scored(model, inputs, output)
+        gains = self._gains(model)
         result = {}
         for stream, maps in output.maps.items():
             gates = output.gates[stream][0]
@@ -90,17 +96,30 @@ class SqueezeHeat(Explainer):
                 gates = gates.mean(0, keepdim=True).expand_as(gates)
             kept = self._kept(gates)
             self.channels_kept.setdefault(stream, []).extend(kept.sum(-1).tolist())
-            result[stream] = gated_mean(maps[0], gates, kept)
+            weights = gates * gains[stream] if stream in gains else gates
+            result[stream] = gated_mean(maps[0], weights, kept)
         return result
 
     def _kept(self, gates: torch.Tensor) -> torch.Tensor:
         """(T, C) bool: which channels of (T, C) gates count."""
         return selected_channels(gates, self.percentile)
 
+    def _gains(self, model: nn.Module | None) -> dict[str, torch.Tensor]:
+        """{visual stream: (C,) gains}, of the streams that have any."""
+        return getattr(model, "gains", {}) if self.gains else {}
+
 
 @register("se-paper")
 def paper_recipe() -> SqueezeHeat:
     """The published recipe: gates of the whole piece, only the top 10 % of a normal distribution's channels."""
-    explainer = SqueezeHeat(percentile=0.90, scope="clip")
+    explainer = SqueezeHeat(percentile=0.90, scope="clip", gains=False)
     explainer.name = "se-paper"
+    return explainer
+
+
+@register("se-plain")
+def plain_recipe() -> SqueezeHeat:
+    """Every channel by its gate alone, whatever the network's gains are."""
+    explainer = SqueezeHeat(gains=False)
+    explainer.name = "se-plain"
     return explainer

@@ -12,11 +12,11 @@ from asd_explain.errors import OptionError
 
 @dataclass(frozen=True)
 class Card:
-    """One checkpoint, gate file or detector.
+    """One checkpoint, file of gates or gains, or detector.
 
     Attributes:
         name: unique name, also the stem of the TOML file.
-        kind: "network", "gates" or "detector".
+        kind: "network", "gates", "gains" or "detector".
         file: file name of the weights.
         sha256: expected hash of the file.
         size_bytes: expected size.
@@ -24,8 +24,8 @@ class Card:
         source: where it was published, in words.
         url: https address, or None where the file is embedded in the package.
         shared: path below the shared material, or None.
-        model: name in the registry of models (networks and gates).
-        base: name of the network a gate file was fitted to (gates).
+        model: name in the registry of models (networks, gates and gains).
+        base: name of the network that gates or gains were fitted to.
         training_data: what it was trained on.
         geometry: name of the crop geometry to cut faces by (networks).
         gate: how to build the block (gates): reduction, scope.

@@ -201,7 +201,29 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor], origin: str) ->
 
 def gates_for(name: str) -> str | None:
     """Name of the gate card fitted to a network's weights, or None."""
-    return next((c.name for c in cards().values() if c.kind == "gates" and c.base == name), None)
+    return _fitted("gates", name)
+
+
+def gains_for(name: str) -> str | None:
+    """Name of the card of the gains fitted to a network's weights and gates, or None."""
+    return _fitted("gains", name)
+
+
+def _fitted(kind: str, name: str) -> str | None:
+    return next((c.name for c in cards().values() if c.kind == kind and c.base == name), None)
+
+
+def load_gains(model: nn.Module, gains: Card, path: Path | None = None) -> None:
+    """Attach fitted gains to a network.
+
+    Raises:
+        WeightsError: when the file does not fit.
+    """
+    path = path or locate(gains.name)
+    try:
+        model.attach_gains(read_state(path))
+    except ValueError as error:
+        raise WeightsError(f"{path} does not fit {type(model).__name__}: {error}") from None
 
 
 def load_gates(model: nn.Module, gates: Card, path: Path | None = None) -> None:
@@ -231,13 +253,13 @@ def card_of_file(path: Path, model: str) -> Card | None:
 def load(
     name: str, *, weights: Path | str | None = None, gates: bool = True, device: str | torch.device = "cpu"
 ) -> nn.Module:
-    """A network with published weights and the gates fitted to them, in evaluation mode.
+    """A network with published weights and the gates and gains fitted to them, in evaluation mode.
 
     Args:
         name: a card's name, for instance "lr_asd.pretrain_AVA".
         weights: a file to read instead; when its hash is another card's of the same model, that card is used; an
-            unknown file keeps this card's geometry and gets no gates.
-        gates: whether to attach the fitted block.
+            unknown file keeps this card's geometry and gets neither gates nor gains.
+        gates: whether to attach the fitted block and the gains.
         device: where to put it.
 
     Returns:
@@ -265,6 +287,9 @@ def load(
     fitted = gates_for(chosen.name)
     if gates and fitted is not None:
         load_gates(model, card(fitted))
+    gains = gains_for(chosen.name)
+    if gates and gains is not None:
+        load_gains(model, card(gains))
     model.card = chosen
     model.weights_sha256 = sha256_of(path)
     model.requires_grad_(False)

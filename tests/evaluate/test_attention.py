@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +16,8 @@ from torch import nn
 
 from asd_explain.errors import ClipError, OptionError
 from asd_explain.evaluate.attention import Settings, measure
-from asd_explain.evaluate.attention_store import ClipFigures, Store
-from asd_explain.evaluate.attention_summary import summarise
+from asd_explain.evaluate.attention_store import FORMAT, ClipFigures, Store
+from asd_explain.evaluate.attention_summary import rows_for_csv, summarise
 from asd_explain.evaluate.faithfulness import Protocol
 from asd_explain.evaluate.intervention import effects
 from asd_explain.evaluate.segments import REGIONS, Segment, Smoothing
@@ -86,12 +87,31 @@ def test_every_method_is_measured_alike() -> None:
         assert all(0 <= r["value"] <= 1 for r in figures["faithfulness"] if r["metric"] != "road")
         assert {(r["by"], r["state"]) for r in figures["placement"]} >= {("truth", "speaking")}
     assert len(shapes) == 1, "the same figures for all"
+    assert record["called_speaking"] == (got.arrays["p"] >= 0.5).tolist()
+    (level,) = record["methods"]["random"]["level"]
+    assert level["stream"] == "face"
+    assert np.shape(level["mean"]) == np.shape(level["peak"]) == (5,)
+    assert all(0.4 < mean < 0.6 < 0.9 < peak < 1 for mean, peak in zip(level["mean"], level["peak"], strict=True))
     mouth = record["methods"]["mouth"]
     assert mouth["placement"][-1]["pointing"]["mouth"] == 1, "the mouth blob's peak lies in the mouth's region"
     assert got.heat["mouth"]["face"].shape == (5, 112, 112)
     assert np.ptp(got.heat["mouth"]["face"], axis=0).max() < 1e-6, "a fixed blob"
     assert got.arrays["gates.face"].shape == (5, 3)
     assert json.dumps(record, allow_nan=True)
+
+
+def test_a_fixed_blob_cannot_tell_silence() -> None:
+    model, records = Small(), []
+    for name, speaks in (("a#1@0", 50.0), ("a#2@0", -50.0)):
+        model.around.bias.copy_(torch.tensor([0.0, speaks]))
+        records.append(measure(model, replace(segment(), name=name), SMALL).record)
+    assert [record["speaking_frames"] for record in records] == [5, 0]
+    methods = summarise(records)["methods"]
+    blob = {row["of"]: row["mean"] for row in methods["mouth"]["silence"]}
+    assert blob == {"mean": pytest.approx(1), "peak": pytest.approx(1)}
+    drawn = {row["of"]: row["mean"] for row in methods["random"]["silence"]}
+    assert drawn["mean"] == pytest.approx(1, abs=0.1)
+    assert drawn["mean"] != 1
 
 
 def test_random_heat_differs_between_segments_and_not_between_runs() -> None:
@@ -119,11 +139,18 @@ def record(clip: str, kind: str, **values: float) -> dict:
             "needs_gradient": False,
             "faithfulness": [row],
             "curves": [{**curve, "frames": 5, "fractions": [0.0, 1.0], "p": [1.0, value]}],
+            "level": [{"stream": "face", "mean": [value] * 5, "peak": [2 * value] * 5}],
             "placement": [],
             "consistency": [{"stream": "face", "seconds": 0.0, "cells": 0.0, "value": value, "in_place": value}],
             "sensitivity": [],
         }
-    return {"clip": clip, "kind": kind, "frames": 5, "speaking_frames": 5, "scoring_s": 1.0, "methods": methods}
+    same = {"segment": f"{clip}#1@0", "clip": clip, "kind": kind, "frames": 5, "speaking_frames": 5}
+    return {**same, "called_speaking": [True] * 5, "scoring_s": 1.0, "methods": methods}
+
+
+def silent_record(clip: str, kind: str, **values: float) -> dict:
+    own = record(clip, kind, **values)
+    return own | {"segment": f"{clip}#2@40", "speaking_frames": 0, "called_speaking": [False] * 5}
 
 
 def test_means_and_differences_are_over_clips() -> None:
@@ -178,6 +205,54 @@ def test_a_figure_that_one_segment_lacks_stays_for_the_others(tmp_path: Path) ->
     assert summarise(back)["methods"]["se"]["consistency"][0]["value"] == pytest.approx(0.5)
 
 
+def test_heat_on_silent_tracks_is_summed_up_over_clips_and_goes_into_the_table() -> None:
+    records = [
+        record("a", "real", se=0.4, fem=0.0),
+        silent_record("a", "real", se=0.1, fem=0.3),
+        record("b", "talking photos", se=0.2),
+        silent_record("b", "talking photos", se=0.15),
+        record("c", "real", se=0.2),
+    ]
+    found = summarise(records)["methods"]
+    rows = {(row["kind"], row["of"]): row for row in found["se"]["silence"]}
+    assert rows["real", "mean"]["mean"] == pytest.approx(0.25)
+    assert rows["all", "peak"]["mean"] == pytest.approx((0.25 + 0.75) / 2), "each clip counts once"
+    assert rows["all", "mean"]["low"] < 0.5 < rows["all", "mean"]["high"]
+    assert [rows["all", "mean"][key] for key in ("stream", "clips", "frames")] == ["face", 2, 10], "c has no silence"
+    assert found["fem"]["silence"] == [], "no heat in speech, so nothing to compare with"
+    table = [row for row in rows_for_csv("net", records) if row["metric"].startswith("silent")]
+    assert len({tuple(row) for row in rows_for_csv("net", records)}) == 1, "the same columns everywhere"
+    assert {(r["clip"], r["method"], r["metric"]): r["value"] for r in table} == {
+        (clip, "se", f"silent {of}"): pytest.approx(value)
+        for clip, value in (("a", 0.25), ("b", 0.75))
+        for of in ("mean", "peak")
+    }
+
+
+def test_dead_maps_weigh_in_pointing_and_not_in_mass() -> None:
+    one, other = record("a", "real", se=0.5), record("a", "real", se=0.5)
+    place = {"stream": "face", "by": "called", "state": "speaking", "frames": 5, "area": dict.fromkeys(REGIONS, 0.2)}
+    for got, counted, share in ((one, 5, 1.0), (other, 0, math.nan)):
+        hits = {"pointing": dict.fromkeys(REGIONS, counted / 5), "mass": dict.fromkeys(REGIONS, share)}
+        got["methods"]["se"]["placement"] = [{**place, **hits, "known": 5, "counted": counted, "dead": 1 - counted / 5}]
+    (row,) = summarise([one, other])["methods"]["se"]["placement"]
+    assert (row["known"], row["counted"], row["dead"]) == (10, 5, 0.5)
+    assert row["pointing"]["mouth"] == 0.5, "half of the frames are misses"
+    assert row["mass"]["mouth"] == 1.0, "the heat there is lies on the mouth"
+
+
+def test_figures_of_an_older_format_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path, {})
+    store.put("net", ClipFigures("a"))
+    path = store.path("net", "a")
+    stored = json.loads(path.read_text())
+    assert stored["format"] == FORMAT
+    for older in ({"format": FORMAT - 1}, {}):
+        path.write_text(json.dumps({key: value for key, value in stored.items() if key != "format"} | older))
+        with pytest.raises(OptionError, match="another version of this tool"):
+            store.get("net", "a")
+
+
 def test_figures_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
     model, one = Small(), segment()
     got = measure(model, one, SMALL)
@@ -197,6 +272,8 @@ def test_figures_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
     store.put("net", figures)
     back = store.get("net", figures.clip)
     assert back.records[0]["methods"]["se"]["faithfulness"] == got.record["methods"]["se"]["faithfulness"]
+    assert back.records[0]["methods"]["se"]["level"] == got.record["methods"]["se"]["level"]
+    assert back.records[0]["called_speaking"] == got.record["called_speaking"]
     np.testing.assert_array_equal(back.gates[0]["face"], figures.gates[0]["face"])
     np.testing.assert_array_equal(back.pooled[0], figures.pooled[0])
     assert back.pictures == figures.pictures

@@ -19,7 +19,8 @@ from asd_explain.evaluate.attention_report import report_html
 from asd_explain.evaluate.report_page import any_value, decimal, esc, generic_table, percent, table
 from asd_explain.evaluate.segments import REGIONS
 
-DELETION = dict(zip(words.METHODS, (0.28, 0.43, 0.36, 0.35, 0.74, 0.5, 0.6, 0.31, 0.33, 0.7, 0.37, 0.3), strict=True))
+FOUND = (0.28, 0.42, 0.43, 0.36, 0.35, 0.74, 0.5, 0.6, 0.32, 0.31, 0.33, 0.7, 0.37, 0.3)
+DELETION = dict(zip(words.METHODS, FOUND, strict=True))
 #: SE minus the other on deletion: (difference, low, high).
 AGAINST = {"gradcam": (-0.08, -0.12, -0.04), "mouth": (-0.02, -0.06, 0.02), "centre": (0.05, 0.01, 0.09)}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -131,8 +132,10 @@ def method(name: str, value: float) -> dict:
             for c in ("deletion", "insertion")
         ],
         "placement": [
-            {"kind": kind, "stream": "face", "state": state, "by": by, "frames": 50, "counted": 48, "mass": mass}
+            {"kind": kind, "stream": "face", "state": state, "by": by, "frames": 50, "counted": 45, "mass": mass}
             | {
+                "known": 48,
+                "dead": 0.0625,
                 "pointing": {r: 0.93 if r == "mouth" else 0.02 for r in REGIONS},
                 "area": area,
                 "low": 0.85,
@@ -140,6 +143,11 @@ def method(name: str, value: float) -> dict:
             }
             for kind, by in (("all", "called"), ("talking photos", "truth"))
             for state in ("speaking", "silent")
+        ],
+        "silence": [
+            {"kind": "all", "stream": "face", "of": of, "mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+            | {"clips": 5, "frames": 125, "speaking_frames": 130}
+            for of, mean in (("mean", 0.42), ("peak", 0.57))
         ],
         "consistency": [{**s, "value": 0.5 + 0.4 * (s["cells"] > 0)} for s in smoothings],
         "smoothing_cost": [{**s, "metric": "deletion", "move": "tube", "mean": value} for s in smoothings],
@@ -238,11 +246,13 @@ def test_a_full_report_is_sound(summary: dict) -> None:
     for part in (
         "What was asked, what came out",
         "7 clips (7 real; 280 frames, 147 of them called speaking)",
-        "Here 7 ways to make such maps and 5 controls were measured alike on 1 network",
+        "Here 8 ways to make such maps and 6 controls were measured alike on 1 network",
         "clip 1 at 1.24 s. SE, 0.97",
         "evaluate_attention.py clips --out out",
         "Here its middle value is 25 % of the logit.",
         "streams: audio",
+        "hottest cell clips silent frames speaking frames se 0.42 (0.32 to 0.52) 0.57 (0.47 to 0.67) 5 125 130",
+        "se, speaking 48 of 50 93 % (85 % to 97 %) 6 %",
         "blur, mean",
     ):
         assert part in page.words, part
@@ -309,17 +319,16 @@ def test_sentences_follow_the_numbers(summary: dict) -> None:
     first, *rest = words.network_sentences(network)
     said = " ".join(rest)
     assert first == (
-        "SE is better, clear of zero, in 16 of 20 comparisons on deletion and insertion with 10 rivals and controls. "
+        "SE is better, clear of zero, in 18 of 22 comparisons on deletion and insertion with 11 rivals and controls. "
         "Not against centre (deletion: worse), mouth (deletion: no clear difference), centre (insertion: worse) and "
         "mouth (insertion: no clear difference)."
     )
     assert (
-        "Deletion with one mask for the whole stretch (lower is better): SE has the best mean of 12, "
+        "Deletion with one mask for the whole stretch (lower is better): SE has the best mean of 14, "
         "0.28 (0.25 to 0.32); next is mouth with 0.30 (0.27 to 0.34). Against the rivals, SE is better than "
-        "gradcam, gradcam++, eigengradcam, fullgrad and fem. Against the controls, SE is better than activation, "
-        "se-shuffled and random; no clear difference from mouth; worse than centre. Against the published recipe, "
-        "SE is better "
-        "than se-paper." in said
+        "gradcam, gradcam++, eigengradcam, fullgrad and fem. Against the controls, SE is better than gain-only, "
+        "activation, se-shuffled and random; no clear difference from mouth; worse than centre. Against the "
+        "published recipe, SE is better than se-plain and se-paper." in said
     )
     assert (
         "beats the fixed blobs by the mean (mouth 0.30, se 0.28); SE is not clearly different from mouth; SE is "
@@ -353,7 +362,7 @@ def test_sentences_say_when_se_loses(summary: dict) -> None:
         row["pointing"]["mouth"] = 0.6
     methods["gradcam"]["ms_per_frame"] = 0.2
     said = " ".join(words.network_sentences(summary["networks"]["squeeze_asd"]))
-    assert "mouth has the best mean of 12, 0.20 (0.17 to 0.24); SE comes 8th with 0.50" in said
+    assert "mouth has the best mean of 14, 0.20 (0.17 to 0.24); SE comes 10th with 0.50" in said
     assert "worse than gradcam." in said
     assert "a fixed blob beats every map made from the network by the mean (mouth 0.20, activation 0.31)" in said
     assert "★</span>" in report_html(summary, [])
@@ -368,12 +377,12 @@ def test_a_win_against_all_is_said_and_needs_both_metrics(summary: dict) -> None
             clear = (-0.2, -0.1) if row["metric"] == "deletion" else (0.1, 0.2)
             row |= {"difference": sum(clear) / 2, "low": clear[0], "high": clear[1]}
     said = words.overall(words.methods_of(network))
-    assert said == "SE is better than all 10 rivals and controls here on deletion and on insertion, clear of zero."
+    assert said == "SE is better than all 11 rivals and controls here on deletion and on insertion, clear of zero."
     rows = network["methods"]["fem"]["against_se"]
     network["methods"]["fem"]["against_se"] = [row for row in rows if row["metric"] == "deletion"]
     said = words.overall(words.methods_of(network))
     assert said.endswith(
-        "in 19 of 20 comparisons on deletion and insertion with 10 rivals and controls. "
+        "in 21 of 22 comparisons on deletion and insertion with 11 rivals and controls. "
         "Not against fem (insertion: not known)."
     )
 
@@ -396,7 +405,15 @@ def test_parts_may_all_be_missing(summary: dict) -> None:
     assert "Not in this run: any network." in page.words
     for network in ({}, None, {"methods": {}}, {"methods": {"se": {}}}, {"methods": {"se": None, "fem": {}}}):
         page = Page(report_html({"settings": {}, "networks": {"a network": network}}, []))
-        for what in ("curves", "placement", "sensitivity", "cascading randomisation", "modality shares", "comparisons"):
+        for what in (
+            "curves",
+            "placement",
+            "heat where nobody",
+            "sensitivity",
+            "cascading randomisation",
+            "modality shares",
+            "comparisons",
+        ):
             assert f"Not in this run: {what}" in page.words, what
     network = summary["networks"]["squeeze_asd"]
     network["methods"] = {name: network["methods"][name] for name in ("fem", "se")}

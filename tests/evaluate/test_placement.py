@@ -13,7 +13,6 @@ from asd_explain.evaluate.placement import (
     heat_mass,
     placement_rows,
     pointing_hits,
-    silent_track_heat,
 )
 from asd_explain.evaluate.segments import REGIONS
 from asd_explain.explain.geometry import drawable_frames
@@ -42,8 +41,8 @@ def _point(row: int, column: int = 10) -> np.ndarray:
 def test_pointing_by_hand() -> None:
     mouth = _regions(4)["mouth"]
     heat = np.stack((_point(12), _point(11), _point(15), np.full((SIDE, SIDE), 3.0, np.float32)))
-    np.testing.assert_array_equal(pointing_hits(heat, mouth), [1, 0, 1, np.nan])
-    np.testing.assert_array_equal(pointing_hits(heat, mouth, tolerance_px=1), [1, 1, 1, np.nan])
+    np.testing.assert_array_equal(pointing_hits(heat, mouth), [1, 0, 1, 0], "an even map points nowhere")
+    np.testing.assert_array_equal(pointing_hits(heat, mouth, tolerance_px=1), [1, 1, 1, 0])
 
 
 def test_tolerance_is_a_disc() -> None:
@@ -68,7 +67,7 @@ def test_what_counts_as_constant_does_not_depend_on_the_scale(scale: float) -> N
     flat = np.ones((SIDE, SIDE))
     heat = np.stack((flat, flat + _point(13), flat * np.nan, 0 * flat)) * scale
     assert drawable_frames(heat).tolist() == [False, True, False, False]
-    np.testing.assert_array_equal(pointing_hits(heat, _regions(4)["mouth"]), [np.nan, 1, np.nan, np.nan])
+    np.testing.assert_array_equal(pointing_hits(heat, _regions(4)["mouth"]), [0, 1, np.nan, 0])
 
 
 def test_a_uniform_map_has_the_mass_of_the_area() -> None:
@@ -104,11 +103,13 @@ def test_rows_keep_speaking_and_silent_frames_apart() -> None:
     speaking, silent = placement_rows(
         heat, _regions(6, unknown=(2,)), np.array([1, 1, 1, 1, 0, np.nan]), tolerance_px=0
     )
-    assert (speaking.state, speaking.frames, speaking.counted) == ("speaking", 4, 2)
-    assert speaking.pointing == {"mouth": 0.5, "eyes": 0, "rest of face": 0.5, "rest of body": 0, "outside": 0}
-    assert speaking.mass == speaking.pointing
+    assert (speaking.state, speaking.frames, speaking.known, speaking.counted) == ("speaking", 4, 3, 2)
+    third = pytest.approx(1 / 3)
+    assert speaking.pointing == {"mouth": third, "eyes": 0, "rest of face": third, "rest of body": 0, "outside": 0}
+    assert speaking.dead == third, "the frame without heat, of those whose mouth is known"
+    assert speaking.mass == {"mouth": 0.5, "eyes": 0, "rest of face": 0.5, "rest of body": 0, "outside": 0}
     assert speaking.enrichment["mouth"] == pytest.approx(0.5 / 0.2)
-    assert (silent.state, silent.frames, silent.counted) == ("silent", 1, 1)
+    assert (silent.state, silent.frames, silent.counted, silent.dead) == ("silent", 1, 1, 0)
     assert silent.mass["eyes"] == 1
     assert silent.pointing["mouth"] == 0
     for row in (speaking, silent):
@@ -119,8 +120,8 @@ def test_rows_keep_speaking_and_silent_frames_apart() -> None:
 def test_rows_of_nothing_are_nan() -> None:
     speaking, silent = placement_rows(_point(13)[None], _regions(1), np.array([True]))
     assert speaking.pointing["mouth"] == 1
-    assert (silent.frames, silent.counted) == (0, 0)
-    assert np.isnan([*silent.mass.values(), *silent.area.values(), *silent.pointing.values()]).all()
+    assert (silent.frames, silent.known, silent.counted) == (0, 0, 0)
+    assert np.isnan([silent.dead, *silent.mass.values(), *silent.area.values(), *silent.pointing.values()]).all()
     nowhere = _regions(1)
     nowhere["rest of face"] |= nowhere["rest of body"]
     nowhere["rest of body"][:] = False
@@ -129,18 +130,15 @@ def test_rows_of_nothing_are_nan() -> None:
     assert np.isnan(row.pointing["rest of body"])
 
 
-def test_heat_of_a_silent_track() -> None:
-    silent = np.stack((np.full((2, 2), 1.0), [[0, 0], [0, 4.0]], np.full((2, 2), np.nan)))
-    loud = [np.full((1, 2, 2), 4.0), np.array([[[2.0, 10], [0, 4]], [[0, 0], [0, 0]]])]
-    found = silent_track_heat(silent, loud)
-    assert (found.mean, found.peak) == (1.0, 2.5)  # (1 + 1) / 2 and (1 + 4) / 2
-    assert found.relative_mean == pytest.approx(1 / ((4 + 4 + 0) / 3))
-    assert found.relative_peak == pytest.approx(2.5 / ((4 + 10 + 0) / 3))
-    assert (found.frames, found.speaking_frames) == (2, 3)
-    alone = silent_track_heat(silent, [])
-    assert alone.mean == 1.0
-    assert np.isnan([alone.relative_mean, alone.relative_peak]).all()
-    assert alone.speaking_frames == 0
+def test_maps_that_point_nowhere_miss_everything() -> None:
+    heat = np.stack((0 * _point(0), np.full((SIDE, SIDE), 3.0), np.full((SIDE, SIDE), np.nan)))
+    row = placement_rows(heat, _regions(3), np.ones(3))[0]
+    assert (row.frames, row.known, row.counted) == (3, 2, 1), "what is not finite is no map; an even one has heat"
+    assert row.dead == 0.5
+    assert set(row.pointing.values()) == {0}, "no region gets the hit, not even one of more than half of the pixels"
+    dead = placement_rows(heat[:1], _regions(1), np.ones(1))[0]
+    assert (dead.known, dead.counted, dead.dead, dead.pointing["mouth"]) == (1, 0, 1, 0)
+    assert np.isnan(dead.mass["mouth"])
 
 
 def test_shapes_that_do_not_agree_are_refused() -> None:

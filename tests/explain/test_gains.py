@@ -1,0 +1,218 @@
+"""Gains against small cases solved by hand, and against what occlusion must find."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asd_explain.errors import OptionError
+from asd_explain.evaluate.segments import Segment
+from asd_explain.explain.base import create_explainer
+from asd_explain.explain.gains import (
+    agreement,
+    at_cells,
+    fit_gains,
+    gated_maps,
+    mask_effect,
+    occlusion_map,
+    occlusion_masks,
+)
+from asd_explain.explain.squeeze import SqueezeHeat
+from asd_explain.models.output import Output
+from asd_explain.models.registry import create_model
+
+SIDE = 6
+
+
+def _maps(channels: int = 5, stretches: int = 8, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.random((channels, SIDE, SIDE)).astype(np.float32) for _ in range(stretches)]
+
+
+def test_masks_are_soft_differ_and_show_half() -> None:
+    masks = occlusion_masks(64, np.random.default_rng(0))
+    assert masks.shape == (64, 112, 112)
+    assert masks.min() == 0
+    assert masks.max() == 1
+    assert 0.4 < masks.mean() < 0.6
+    assert masks.std(0).min() > 0.2  # every pixel is shown in some and hidden in others
+    assert torch.equal(masks, occlusion_masks(64, np.random.default_rng(0)))
+
+
+def test_mask_effect_is_the_slope_of_a_linear_answer() -> None:
+    masks = torch.rand((4000, 2, 2), generator=torch.Generator().manual_seed(0))
+    slope = torch.tensor([[0.5, 0.0], [-0.25, 0.1]])
+    answer = (masks * slope).sum((1, 2)) + 0.3
+    torch.testing.assert_close(mask_effect(masks, answer), slope, atol=0.02, rtol=0)
+    still = torch.ones((3, 2, 2))
+    assert mask_effect(still, torch.tensor([0.1, 0.5, 0.9])).abs().max() == 0
+
+
+def test_weights_that_made_the_targets_are_found_again() -> None:
+    true = np.array([0.0, 1.0, 0.25, 0.0, 0.5])
+    maps = _maps()
+    targets = [np.tensordot(true, m, 1) + 3.0 for m in maps]  # a constant in all cells does not matter
+    found = fit_gains(maps, targets, 0.0)
+    np.testing.assert_allclose(found, true, atol=1e-3)
+    assert agreement(found, maps, targets) == pytest.approx(1.0, abs=1e-4)
+    assert agreement(np.ones(5), maps, targets) < 0.95
+
+
+def test_a_channel_that_speaks_against_gets_nothing_and_never_less() -> None:
+    maps = _maps()
+    targets = [2 * m[0] - m[1] for m in maps]
+    found = fit_gains(maps, targets, 1e-3)
+    assert found[1] == 0
+    assert found.min() >= 0
+    assert found.argmax() == 0
+    assert found.max() == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(factor=st.floats(0.01, 100), channel=st.integers(0, 4))
+def test_doubling_a_channel_halves_its_gain(factor: float, channel: int) -> None:
+    # The law that gains are there for: heat does not depend on how large a channel happens to be.
+    maps = _maps()
+    targets = [m[0] + 0.5 * m[channel] for m in maps]
+    scaled = [m.copy() for m in maps]
+    for m in scaled:
+        m[channel] *= factor
+    one, other = fit_gains(maps, targets, 0.3), fit_gains(scaled, targets, 0.3)
+    heat, again = np.tensordot(one, maps[0], 1), np.tensordot(other, scaled[0], 1)
+    np.testing.assert_allclose(again / again.max(), heat / heat.max(), atol=1e-3)
+
+
+def test_dead_channels_and_bad_input() -> None:
+    maps = _maps()
+    for m in maps:
+        m[2] = 0
+    assert fit_gains(maps, [m[0] for m in maps], 0.1)[2] == 0
+    with pytest.raises(OptionError, match="nothing to fit"):
+        fit_gains([], [], 0.1)
+    with pytest.raises(OptionError, match="nothing to fit"):
+        fit_gains(maps, [m[0] for m in maps], -1.0)
+    with pytest.raises(OptionError, match="no channel"):
+        fit_gains(maps, [-m.sum(0) for m in maps], 0.1)
+    assert np.isnan(agreement(np.ones(5), [], []))
+    assert agreement(np.ones(5), maps, [np.ones((SIDE, SIDE))] * len(maps)) == 0
+
+
+def test_cells_read_the_pixels_at_their_centres() -> None:
+    pixels = np.zeros((112, 112), np.float32)
+    pixels[40:57, 72:89] = 1  # around pixel (48, 80), the centre of cell (6, 10) at stride 8
+    cells = at_cells(pixels, (14, 14), 8.0, 0.0)
+    assert np.unravel_index(cells.argmax(), cells.shape) == (6, 10)
+    assert cells[6, 10] > 0.9
+    assert at_cells(pixels, (14, 14), 8.0, 4.0)[5, 9] > 0.5  # a network whose cells lie half a stride further
+
+
+class _LooksAt(torch.nn.Module):
+    """Says "speaking" as far as a square of the face is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams = {"audio": 1, "face": 1}
+        self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+    def face_maps(self, face: torch.Tensor) -> torch.Tensor:
+        return face[:, :, None, 64:96, 32:64].float() / 255
+
+    def pool(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.mean((-2, -1))
+
+    def fuse(self, pooled: dict[str, torch.Tensor]) -> Output:
+        margin = 8 * pooled["face"][..., 0] - 2
+        return Output(torch.stack((torch.zeros_like(margin), margin), -1))
+
+
+def _bright_square(value: int) -> tuple[_LooksAt, Segment, Output]:
+    model = _LooksAt()
+    crops = np.zeros((6, 112, 112), np.uint8)
+    crops[:, 64:96, 32:64] = value
+    segment = Segment("a#0@0", "a", "real", {"face": crops}, np.zeros((24, 13), np.float32))
+    maps = model.face_maps(torch.from_numpy(crops)[None])
+    pooled = {"audio": torch.zeros(1, 6, 1), "face": model.pool(maps)}
+    output = model.fuse(pooled)
+    output.pooled = pooled
+    return model, segment, output
+
+
+def test_occlusion_finds_the_only_place_that_is_read() -> None:
+    model, segment, output = _bright_square(255)
+    found = occlusion_map(model, segment, "face", output, 200)
+    y, x = np.unravel_index(found.argmax(), found.shape)
+    assert 64 <= y < 96
+    assert 32 <= x < 64
+    assert found[64:96, 32:64].mean() > 5 * np.abs(found[:48, 80:]).mean()
+    again = occlusion_map(model, segment, "face", output, 200)
+    np.testing.assert_array_equal(found, again)
+
+
+def test_a_stretch_called_silent_has_no_occlusion_map() -> None:
+    model, segment, output = _bright_square(10)
+    assert occlusion_map(model, segment, "face", output, 5) is None
+
+
+def test_gated_maps_are_means_over_time_of_gate_times_map() -> None:
+    gates, maps = torch.rand(1, 3, 2), torch.rand(1, 3, 2, 4, 4)
+    output = Output(torch.zeros(1, 3, 2), gates={"face": gates}, maps={"face": maps})
+    wanted = (gates[0, :, :, None, None] * maps[0]).mean(0).numpy()
+    np.testing.assert_allclose(gated_maps(output, "face", 0.0), wanted, atol=1e-6)
+
+
+def _output(model: torch.nn.Module) -> Output:
+    generator = torch.Generator().manual_seed(1)
+    shape = {s: (1, 3, width, 4, 4) for s, width in model.streams.items() if s != "audio"}
+    maps = {s: torch.rand(v, generator=generator) for s, v in shape.items()}
+    gates = {s: torch.rand(v[:3], generator=generator) for s, v in shape.items()}
+    return Output(torch.zeros(1, 3, 2), gates=gates, maps=maps)
+
+
+def test_heat_with_gains_is_the_mean_of_gate_times_gain_times_map() -> None:
+    model = create_model("squeeze_asd")
+    output = _output(model)
+    plain = SqueezeHeat().heat(model, {}, output=output)
+    gain = torch.linspace(0, 1, model.streams["face"])
+    model.attach_gains({"face": gain})
+    heat = SqueezeHeat().heat(model, {}, output=output)
+    weights = output.gates["face"][0] * gain
+    wanted = (weights[..., None, None] * output.maps["face"][0]).mean(1)
+    torch.testing.assert_close(heat["face"], wanted)
+    torch.testing.assert_close(heat["body"], plain["body"])  # no gains there
+    for name in ("se-plain", "se-paper"):
+        torch.testing.assert_close(
+            create_explainer(name).heat(model, {}, output=output)["face"],
+            create_explainer(name).heat(None, {}, output=output)["face"],
+        )
+    torch.testing.assert_close(create_explainer("se-plain").heat(model, {}, output=output), plain)
+
+
+def test_controls_of_gains() -> None:
+    model = create_model("squeeze_asd")
+    output = _output(model)
+    alone = create_explainer("gain-only").heat(model, {}, output=output)
+    torch.testing.assert_close(alone, create_explainer("activation").heat(model, {}, output=output))
+    gain = torch.rand(model.streams["face"], generator=torch.Generator().manual_seed(2))
+    model.attach_gains({"face": gain})
+    alone = create_explainer("gain-only").heat(model, {}, output=output)["face"]
+    torch.testing.assert_close(alone, (gain[:, None, None] * output.maps["face"][0]).mean(1))
+    # Gains go with their gates: where all maps are alike, which channel has which weight does not matter.
+    output.maps["face"] = output.maps["face"][:, :, :1].expand_as(output.maps["face"])
+    shuffled = create_explainer("se-shuffled", seed=3).heat(model, {}, output=output)["face"]
+    torch.testing.assert_close(shuffled, SqueezeHeat().heat(model, {}, output=output)["face"])
+
+
+def test_gains_of_the_wrong_width_or_stream_are_refused_and_are_no_state() -> None:
+    model = create_model("lr_asd")
+    keys = set(model.state_dict())
+    with pytest.raises(ValueError, match="gains of face"):
+        model.attach_gains({"face": torch.ones(3)})
+    with pytest.raises(ValueError, match="gains of body"):
+        model.attach_gains({"body": torch.ones(128)})
+    assert model.gains == {}
+    model.attach_gains({"face": torch.ones(128)})
+    assert list(model.gains) == ["face"]
+    assert set(model.state_dict()) == keys
