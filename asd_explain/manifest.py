@@ -13,6 +13,7 @@ import torch
 
 from asd_explain import __version__
 from asd_explain.explain.base import Explainer
+from asd_explain.explain.squeeze import SqueezeHeat
 from asd_explain.options import Options
 from asd_explain.results import Result
 from asd_explain.stages import Timings
@@ -52,7 +53,7 @@ def manifest(
             "licence": model.card.licence,
             "geometry": model.card.geometry,
             "gates": _gates(model),
-            "gains": _gains(model),
+            "gains": _gains(model, explainer),
         },
         "detector": "boxes csv" if detector is None else detector.name,
         "options": {f.name: getattr(options, f.name) for f in dataclasses.fields(options)},
@@ -63,8 +64,7 @@ def manifest(
             "smooth_s": options.smooth_s,
             "channels_kept": kept,
             "maps_that_draw_nothing": sum(item.undrawable() for item in result.tracks),
-            "meaning": "where channels that the gate holds open fire, each counted by its gain where the network has "
-            "gains; the same for speaking and silent",
+            "meaning": _meaning(explainer, bool(_gains(model, explainer))),
         },
         "tracks": len(result.tracks),
         "notes": result.notes,
@@ -79,6 +79,21 @@ def _gates(model: torch.nn.Module) -> dict[str, str] | None:
         return None
     fitted = gates_for(model.card.name)
     return {"name": "trained with the network"} if fitted is None else {"name": fitted, "sha256": card(fitted).sha256}
+
+
+def _gains(model: torch.nn.Module, explainer: Explainer) -> dict[str, str] | None:
+    """Where the gains that the heat was made with come from; None where it was made without."""
+    fitted = gains_for(model.card.name)
+    if not getattr(explainer, "gains", False) or not getattr(model, "gains", None) or fitted is None:
+        return None
+    return {"name": fitted, "sha256": card(fitted).sha256}
+
+
+def _meaning(explainer: Explainer, with_gains: bool) -> str:
+    if not isinstance(explainer, SqueezeHeat):
+        return f"by {explainer.name}"
+    counted = ", each counted by its gain" if with_gains else ""
+    return f"where channels that the gate holds open fire{counted}; the same for speaking and silent"
 
 
 def _version(package: str) -> str | None:
@@ -103,11 +118,3 @@ def peak_rss_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
-def _gains(model: torch.nn.Module) -> dict[str, str] | None:
-    """Where the gains of the network's heat come from."""
-    fitted = gains_for(model.card.name)
-    if not getattr(model, "gains", None) or fitted is None:
-        return None
-    return {"name": fitted, "sha256": card(fitted).sha256}

@@ -44,16 +44,25 @@ class FusionBackbone(nn.Module):
 
     def attach_gains(self, gains: dict[str, torch.Tensor]) -> None:
         """Store each visual stream's gains, (C,) >= 0: how much a channel's map counts per unit of gate in
-        squeeze-and-excitation heat (:mod:`asd_explain.explain.gains`). They have no part in scoring.
+        squeeze-and-excitation heat (:mod:`asd_explain.explain.gains`). They have no part in scoring, and take the place
+        of all earlier ones.
 
         Raises:
-            ValueError: gains of a stream that the network has not, or of another width.
+            ValueError: gains of a stream that has no map, of another width, below zero or not finite; nothing is then
+                stored.
         """
         for stream, values in gains.items():
-            if values.shape != (self.streams.get(stream),):
+            if stream == "audio" or values.shape != (self.streams.get(stream),):
                 raise ValueError(f"gains of {stream} have the shape {tuple(values.shape)}; streams: {self.streams}")
+            if not (torch.isfinite(values).all() and (values >= 0).all()):
+                raise ValueError(f"gains of {stream} must be finite and not below zero")
+        for stream in self.gains:
+            delattr(self, f"gain_{stream}")
+        device = next(self.parameters()).device
+        for stream, values in gains.items():
             # A buffer follows the network to its device; it is no part of the published state.
-            self.register_buffer(f"gain_{stream}", values.float(), persistent=False)
+            own = values.detach().float().clone().to(device)
+            self.register_buffer(f"gain_{stream}", own, persistent=False)
 
     @property
     def gains(self) -> dict[str, torch.Tensor]:

@@ -36,7 +36,7 @@ from asd_explain.datasets.talking_corpus import CORPUS_VERSION, talking_entries
 from asd_explain.errors import AsdExplainError, OptionError, OutputError
 from asd_explain.evaluate.asd_report import write_report
 from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
-from asd_explain.evaluate.attention import METHODS, Settings, measure, warm_up
+from asd_explain.evaluate.attention import METHODS, SEEDED, Settings, measure, warm_up
 from asd_explain.evaluate.attention_material import CutTrack, clip_names, clip_paths, corpus_tracks, cut_clip
 from asd_explain.evaluate.attention_picking import MIN_FRAMES, pick_segments
 from asd_explain.evaluate.attention_pictures import method_sheet
@@ -203,8 +203,10 @@ def figures_of(
             "residual": equation.residual,
         }
     if sanity and segments:
-        seed = {"se-shuffled": {"seed": settings.seed}}
-        explainers = {n: create_explainer(n, **seed.get(n, {})) for n in settings.explainers if n not in BLIND}
+        seed = {"seed": settings.seed}
+        explainers = {
+            n: create_explainer(n, **(seed if n in SEEDED else {})) for n in settings.explainers if n not in BLIND
+        }
         deepest = len(layers_from_the_logits(model))
         at = sorted({round(depth) for depth in np.linspace(0, deepest, _DEPTHS)})
         rows = cascading_randomisation(model, segments[:1], explainers, seeds=(settings.seed,), at=at)

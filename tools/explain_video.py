@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
     why.add_argument(
         "--explainer",
         default="se",
-        help="se (default), se-paper (the published recipe); to compare: gradcam, gradcam++, eigengradcam, fem",
+        help="se (default), se-plain (without gains), se-paper (the published recipe); to compare: gradcam, gradcam++, "
+        "eigengradcam, fem",
     )
     why.add_argument("--streams", default="face,body", help="streams whose heat is drawn (default face,body)")
     why.add_argument(

@@ -100,6 +100,7 @@ def card_text(model: FusionBackbone, path: Path, results: dict) -> str:
         "limits = [",
         '  "for these weights and these gates only",',
         '  "fitted to stretches called speaking: says nothing about what speaks for silence",',
+        '  "fitted to what blurring does: deletion and insertion with a blur measure nearly the same, on other clips",',
         "]",
         "",
         "[results]",
@@ -116,7 +117,9 @@ def fit(model: FusionBackbone, args: argparse.Namespace) -> tuple[dict[str, torc
     data = {split: collect(model, split, args) for split in ("fit", "dev")}
     gains, results = {}, {"command": args.command, "masks": args.masks}
     for stream, some in data["fit"].items():
-        held_back = data["dev"].get(stream, some)
+        if stream not in data["dev"]:
+            raise OptionError(f"no clip of the split dev has a stretch called speaking with a {stream} to choose on")
+        held_back = data["dev"][stream]
         fitted = {ridge: fit_gains(some.maps, some.targets, ridge) for ridge in RIDGES}
         ridge = max(RIDGES, key=lambda r: agreement(fitted[r], held_back.maps, held_back.targets))
         gains[stream] = torch.from_numpy(fitted[ridge])

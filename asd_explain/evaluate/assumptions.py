@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import NormalDist
 
 import numpy as np
@@ -182,8 +183,8 @@ class TopKSqueeze(SqueezeHeat):
     """Squeeze-and-excitation heat of a fixed share of each stream's channels: those with the widest gates.
 
     What the published threshold would select if gates were normal, without assuming that they are. A kept channel
-    counts by its gate. (With the number of channels that the threshold really passes it would be the threshold's own
-    selection: both take the widest.)
+    counts by its gate, without gains, as in the recipe. (With the number of channels that the threshold really passes
+    it would be the threshold's own selection: both take the widest.)
 
     Args:
         share: of the channels, in (0, 1]; rounded up.
@@ -196,7 +197,7 @@ class TopKSqueeze(SqueezeHeat):
     name = "se-top"
 
     def __init__(self, share: float, scope: str = "frame") -> None:
-        super().__init__(scope=scope)
+        super().__init__(scope=scope, gains=False)
         if not 0 < share <= 1:
             raise OptionError(f"share {share} is outside (0, 1]")
         self.share = share
@@ -217,7 +218,8 @@ def variants(smoothing: Smoothing = Smoothing()) -> list[Variant]:  # noqa: B008
     Returns:
         (label, what makes the explainer, smoothing): all channels, each percentile and each top share, with frame gates
         and with clip gates; then all channels with frame gates, and the published recipe, with each interpolation.
-        Labels are unique; "se: all, frame" is the plain ``se``, "se: percentile 90, clip" the published recipe.
+        Labels are unique; "se: all, frame" is ``se-plain``, "se: percentile 90, clip" the published recipe. None counts
+        by gains but the last two, "se: gains, SCOPE", whose first is ``se``.
     """
     found: list[Variant] = []
     for scope in SCOPES:
@@ -230,11 +232,12 @@ def variants(smoothing: Smoothing = Smoothing()) -> list[Variant]:  # noqa: B008
         own = replace(smoothing, interpolation=kind)
         found.append((f"se: all, frame, {kind}", _squeeze(None, "frame"), own))
         found.append((f"se-paper, {kind}", lambda: create_explainer("se-paper"), own))
+    found += [(f"se: gains, {scope}", partial(SqueezeHeat, scope=scope), smoothing) for scope in SCOPES]
     return found
 
 
 def _squeeze(percentile: float | None, scope: str) -> Callable[[], Explainer]:
-    return lambda: SqueezeHeat(percentile, scope)
+    return lambda: SqueezeHeat(percentile, scope, gains=False)
 
 
 def _top(share: float, scope: str) -> Callable[[], Explainer]:

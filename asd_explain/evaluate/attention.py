@@ -31,9 +31,9 @@ from asd_explain.tracks.crops import CROP_SIZE, OUTSIDE
 
 SE, PLAIN, PAPER = "se", "se-plain", "se-paper"
 RIVALS = ("gradcam", "gradcam++", "eigengradcam", "fullgrad", "fem")
-CONTROLS = ("gain-only", "activation", "se-shuffled", "random", "centre", "mouth")
+CONTROLS = ("activation", "se-shuffled", "weights-shuffled", "random", "centre", "mouth")
 METHODS = (SE, PLAIN, PAPER, *RIVALS, *CONTROLS)
-_SEEDED = ("random", "se-shuffled")
+SEEDED = ("random", "se-shuffled", "weights-shuffled")
 #: What takes longer is timed once.
 QUICK_S = 0.5
 
@@ -181,7 +181,7 @@ def warm_up(model: nn.Module, settings: Settings) -> None:
 
 def _create(name: str, segment: Segment, settings: Settings) -> Explainer:
     seed = zlib.crc32(f"{settings.seed}:{segment.name}".encode())
-    return create_explainer(name, **({"seed": seed} if name in _SEEDED else {}))
+    return create_explainer(name, **({"seed": seed} if name in SEEDED else {}))
 
 
 def _raw(

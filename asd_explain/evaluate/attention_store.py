@@ -24,7 +24,7 @@ from asd_explain.evaluate.intervention import Change, SegmentEffects
 
 #: Of the stored figures; goes up with every change after which old ones would be read wrongly.
 #: 2: levels of raw heat and which frames are called speaking; a dead map is a miss in placement.
-FORMAT = 2
+FORMAT = 3
 _SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
 
 
@@ -145,9 +145,10 @@ def _with_nan(value: object) -> object:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of everything that was learned, fitted gates included."""
+    """A hash of everything that was learned, fitted gates and gains included."""
     digest = hashlib.sha256()
-    for name, values in sorted(model.state_dict().items()):
+    gains = {f"gain of {stream}": values for stream, values in getattr(model, "gains", {}).items()}
+    for name, values in sorted({**model.state_dict(), **gains}.items()):
         digest.update(name.encode())
         digest.update(values.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from asd_explain.evaluate.attention import CONTROLS, RIVALS, SE
+from asd_explain.evaluate.attention import CONTROLS, PAPER, PLAIN, RIVALS, SE
 from asd_explain.evaluate.attention_summary import HIGHER_IS_BETTER
 from asd_explain.evaluate.report_page import NOTHING, decimal, percent, span
 from asd_explain.evaluate.svg import number
@@ -18,8 +18,8 @@ from asd_explain.evaluate.svg import number
 #: {method: what it is}, in the order of all tables.
 METHODS = {
     "se": "squeeze-and-excitation: the mean of the network's feature maps, each weighted by the gate that the network "
-    "itself put on it in this frame, times the map's gain, a fixed number that was fitted once for the network; one "
-    "forward pass, no gradient",
+    "itself put on it in this frame, times the map's gain, a fixed number that was fitted once for the network by "
+    "blurring parts of other clips (networks without gains: by the gate alone); one forward pass, no gradient",
     "se-plain": "the same without gains: by the gate alone",
     "se-paper": "by the published recipe: only channels whose gate passes mean + 1.28 standard deviations, "
     "with one set of gates for the whole clip",
@@ -28,9 +28,9 @@ METHODS = {
     "eigengradcam": "the first principal component of gradient times feature map",
     "fullgrad": "gradient times input plus what every bias of the network adds",
     "fem": "where each feature map is unusually strong, without gradients",
-    "gain-only": "SE without its gates: each feature map by its gain alone, in all frames alike",
     "activation": "the plain mean of the feature maps, with no gate at all",
-    "se-shuffled": "SE with its weights, gate and gain, dealt out to the wrong channels",
+    "se-shuffled": "SE with its gates dealt out to the wrong channels; gains keep their place",
+    "weights-shuffled": "the same with gates and gains dealt out together",
     "random": "random numbers",
     "centre": "a fixed blob in the middle of the picture, which knows neither network nor picture",
     "mouth": "a fixed blob where a mouth usually is, which knows neither network nor picture",
@@ -72,7 +72,7 @@ def methods_of(network: Mapping) -> dict[str, Mapping]:
     given = network.get("methods") or {}
     known = list(METHODS)
     place = {name: i for i, name in enumerate(known)}
-    return {n: given[n] or {} for n in sorted(given, key=lambda n: place.get(n, place["gain-only"] - 0.5))}
+    return {n: given[n] or {} for n in sorted(given, key=lambda n: place.get(n, place["activation"] - 0.5))}
 
 
 def all_rows(methods: Mapping[str, Mapping], part: str) -> list[Mapping]:
@@ -209,7 +209,8 @@ def _of_metric(methods: Mapping[str, Mapping], choice: Choice, metric: str, move
         place = names.index(SE) + 1 if SE in names else None
         text += f"; SE comes {_nth(place)} with {mean_of(ranked[place - 1][1])}." if place else "; SE has none."
     found = outcomes(methods, choice, metric, move)
-    for title, whom in (("rivals", RIVALS), ("controls", CONTROLS), ("published recipe", ("se-plain", "se-paper"))):
+    groups = {"rivals": RIVALS, "controls": CONTROLS, "heat without gains": (PLAIN,), "published recipe": (PAPER,)}
+    for title, whom in groups.items():
         if words := against(found, whom):
             text += f" Against the {title}, SE is {words}." if words[0] in "bw" else f" Against the {title}: {words}."
     return [text, *_blobs(ranked, found, metric, how)]

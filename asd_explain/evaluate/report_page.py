@@ -155,6 +155,7 @@ def page(title: str, body: Html) -> str:
 # Colours of methods and regions: (class, light, dark, dashes).
 _COLOURS = (
     ("se", "#d1410c", "#ff7a45", ""),
+    ("se-plain", "#b5651d", "#ffb27a", "5 2"),
     ("se-paper", "#9a6a00", "#f0b04a", ""),
     ("gradcam", "#1f6fb4", "#63aef0", ""),
     ("gradcam-pp", "#5a4fcf", "#a59cff", ""),
@@ -163,6 +164,7 @@ _COLOURS = (
     ("fem", "#a33ea1", "#e084de", ""),
     ("activation", "#4a4f57", "#c8ccd2", "7 3"),
     ("se-shuffled", "#8a6132", "#d0b07c", "7 3"),
+    ("weights-shuffled", "#5c3d1e", "#b08a5c", "2 2"),
     ("random", "#767676", "#9a9a9a", "2 3"),
     ("centre", "#1b7f9e", "#7cc7e6", "9 3 2 3"),
     ("mouth", "#c2185b", "#ff6fa5", "9 3 2 3"),

@@ -86,19 +86,21 @@ class ActivationHeat(Explainer):
 class ShuffledHeat(SqueezeHeat):
     """SE with each stream's gates permuted over its channels: one permutation for all frames of a call.
 
-    The gates keep their distribution and their course in time and lose only which channel they belong to. A network's
-    gains go with their gates: both together are the weights whose place is tested.
+    The gates keep their distribution and their course in time and lose only which channel they belong to. Gains, which
+    are fixed numbers of the network, keep their place: what SE is better than this by is the excitation's own doing.
 
     Args:
         seed: of the permutations; a stream's depends on the seed, its name and its width only.
-        percentile, scope, gains: see :class:`asd_explain.explain.squeeze.SqueezeHeat`.
+        gains_too: permute gates and gains together, which is the control for all that weighs the channels; under the
+            name "weights-shuffled".
+        percentile, scope: see :class:`asd_explain.explain.squeeze.SqueezeHeat`.
     """
 
     def __init__(
-        self, seed: int = 0, percentile: float | None = None, scope: str = "frame", gains: bool = True
+        self, seed: int = 0, gains_too: bool = False, percentile: float | None = None, scope: str = "frame"
     ) -> None:
-        super().__init__(percentile, scope, gains)
-        self.name, self.seed = "se-shuffled", seed
+        super().__init__(percentile, scope)
+        self.name, self.seed, self.gains_too = "weights-shuffled" if gains_too else "se-shuffled", seed, gains_too
 
     def heat(
         self, model: nn.Module, inputs: dict[str, torch.Tensor], target: int = 1, output: Output | None = None
@@ -109,31 +111,18 @@ class ShuffledHeat(SqueezeHeat):
         return super().heat(model, inputs, target, replace(output, gates=gates))
 
     def _gains(self, model: nn.Module | None) -> dict[str, torch.Tensor]:
-        return {stream: self._shuffled(stream, values) for stream, values in super()._gains(model).items()}
+        gains = super()._gains(model)
+        return {s: self._shuffled(s, values) for s, values in gains.items()} if self.gains_too else gains
 
     def _shuffled(self, stream: str, values: torch.Tensor) -> torch.Tensor:
         order = torch.randperm(values.shape[-1], generator=_generator(self.seed, stream))
         return values[..., order.to(values.device)]
 
 
-@register("gain-only")
-class GainHeat(SqueezeHeat):
-    """SE without its excitation: every channel by its gain, the same in every frame and clip.
-
-    By what SE is better than this, the gates of the very frame help. Without gains it is the plain mean of the maps.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.name = "gain-only"
-
-    def heat(
-        self, model: nn.Module, inputs: dict[str, torch.Tensor], target: int = 1, output: Output | None = None
-    ) -> dict[str, torch.Tensor]:
-        """See :meth:`Explainer.heat`."""
-        output = scored(model, inputs, output)
-        open_gates = {stream: torch.ones_like(values) for stream, values in output.gates.items()}
-        return super().heat(model, inputs, target, replace(output, gates=open_gates))
+@register("weights-shuffled")
+def shuffled_weights(seed: int = 0) -> ShuffledHeat:
+    """SE with the products of gate and gain permuted over the channels."""
+    return ShuffledHeat(seed, gains_too=True)
 
 
 def blob_in_crop(where: str, stream: str, geometry: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,11 @@ gain. Gains are fitted by *occlusion*, on stretches that the network calls speak
    map*: by how much P rises when the pixel is shown.
 2. The gains are the non-negative weights by which the sum of the channels' gated maps, each averaged over the stretch,
    comes closest to the occlusion maps: least squares within each stretch (what is the same in all cells is taken off),
-   with a ridge; all stretches count alike.
+   with a ridge; stretches in which hiding something moves P more count for more.
+
+This is next to what deletion and insertion with a blur measure, on other clips: heat with gains is fitted to that test,
+rivals are not. What it was not fitted to (ROAD's imputation, the mean grey, where the mouth is) tells whether more was
+learnt than the test.
 
 Occlusion costs hundreds of passes, which is why it is done once, when gains are fitted, and not when a clip is
 explained. The gated maps then predict what occlusion would find, for one product a channel.
@@ -155,6 +159,8 @@ def fit_gains(maps: Sequence[np.ndarray], targets: Sequence[np.ndarray], ridge: 
         x, y = _centred(one) / scale * live, target.reshape(-1) - target.mean(dtype=np.float64)
         square += x.T @ x / len(y) / len(maps)
         cross += x.T @ y / len(y) / len(maps)
+    if not np.trace(square) > 0:
+        raise OptionError("every channel's map is the same in all cells; there are no gains to fit")
     square += max(ridge, 1e-9) * np.trace(square) / max(int(live.sum()), 1) * np.eye(channels)
     # |L' w - L^-1 b|^2 has the same minimum as the quadratic form.
     lower = np.linalg.cholesky(square)

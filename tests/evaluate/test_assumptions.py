@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,9 +159,14 @@ def test_variants_are_what_their_labels_say() -> None:
     assert len(set(labels)) == len(labels)
     output = _output(4, 200)
     output.gates["face"] = output.gates["face"] ** 8  # skewed, so that no threshold keeps as many as its share
-    made = {label: make().heat(None, {}, output=output)["face"] for label, make, _ in found}
+    gains = torch.rand(200, generator=torch.Generator().manual_seed(4))
+    model = SimpleNamespace(gains={"face": gains})  # only what is called after gains, and se, may change with them
+    made = {label: make().heat(model, {}, output=output)["face"] for label, make, _ in found}
     assert all(torch.isfinite(heat).all() and (heat >= 0).all() for heat in made.values())
-    paper = create_explainer("se-paper").heat(None, {}, output=output)["face"]
+    paper = create_explainer("se-paper").heat(model, {}, output=output)["face"]
+    torch.testing.assert_close(made["se: gains, frame"], SqueezeHeat().heat(model, {}, output=output)["face"])
+    plain = create_explainer("se-plain").heat(model, {}, output=output)["face"]
+    torch.testing.assert_close(made["se: all, frame"], plain, rtol=0, atol=0)
     torch.testing.assert_close(made["se: percentile 90, clip"], paper, rtol=0, atol=0)
     torch.testing.assert_close(made["se: top 10 %, frame"], TopKSqueeze(0.1).heat(None, {}, output=output)["face"])
     # Each assumption makes a difference; interpolation alone leaves the raw heat as it is.

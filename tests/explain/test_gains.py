@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_explain.errors import OptionError
+from asd_explain.evaluate.attention_store import fingerprint
 from asd_explain.evaluate.segments import Segment
 from asd_explain.explain.base import create_explainer
 from asd_explain.explain.gains import (
@@ -94,6 +97,8 @@ def test_dead_channels_and_bad_input() -> None:
         fit_gains([], [], 0.1)
     with pytest.raises(OptionError, match="nothing to fit"):
         fit_gains(maps, [m[0] for m in maps], -1.0)
+    with pytest.raises(OptionError, match="same in all cells"):
+        fit_gains([np.ones_like(m) for m in maps], [m[0] for m in maps], 0.1)
     with pytest.raises(OptionError, match="no channel"):
         fit_gains(maps, [-m.sum(0) for m in maps], 0.1)
     assert np.isnan(agreement(np.ones(5), [], []))
@@ -193,16 +198,20 @@ def test_heat_with_gains_is_the_mean_of_gate_times_gain_times_map() -> None:
 def test_controls_of_gains() -> None:
     model = create_model("squeeze_asd")
     output = _output(model)
-    alone = create_explainer("gain-only").heat(model, {}, output=output)
-    torch.testing.assert_close(alone, create_explainer("activation").heat(model, {}, output=output))
     gain = torch.rand(model.streams["face"], generator=torch.Generator().manual_seed(2))
     model.attach_gains({"face": gain})
-    alone = create_explainer("gain-only").heat(model, {}, output=output)["face"]
-    torch.testing.assert_close(alone, (gain[:, None, None] * output.maps["face"][0]).mean(1))
-    # Gains go with their gates: where all maps are alike, which channel has which weight does not matter.
-    output.maps["face"] = output.maps["face"][:, :, :1].expand_as(output.maps["face"])
+    se = SqueezeHeat().heat(model, {}, output=output)["face"]
+    # Where all maps are alike, which channel has which weight does not matter if gate and gain go together.
+    alike = replace(output, maps={"face": output.maps["face"][:, :, :1].expand_as(output.maps["face"])})
+    together = create_explainer("weights-shuffled", seed=3).heat(model, {}, output=alike)["face"]
+    torch.testing.assert_close(together, SqueezeHeat().heat(model, {}, output=alike)["face"])
+    # Gates alone: channels without a gain stay out, whatever gate they are dealt.
+    model.attach_gains({"face": (torch.arange(len(gain)) == 7).float()})
     shuffled = create_explainer("se-shuffled", seed=3).heat(model, {}, output=output)["face"]
-    torch.testing.assert_close(shuffled, SqueezeHeat().heat(model, {}, output=output)["face"])
+    shape = output.maps["face"][0, :, 7]
+    scale = shuffled.amax((1, 2)) / shape.amax((1, 2))
+    torch.testing.assert_close(shuffled, shape * scale[:, None, None])
+    assert not torch.allclose(shuffled, se)
 
 
 def test_gains_of_the_wrong_width_or_stream_are_refused_and_are_no_state() -> None:
@@ -212,7 +221,14 @@ def test_gains_of_the_wrong_width_or_stream_are_refused_and_are_no_state() -> No
         model.attach_gains({"face": torch.ones(3)})
     with pytest.raises(ValueError, match="gains of body"):
         model.attach_gains({"body": torch.ones(128)})
+    with pytest.raises(ValueError, match="gains of audio"):
+        model.attach_gains({"audio": torch.ones(128)})
+    for bad in (torch.full((128,), torch.nan), torch.full((128,), -1.0)):
+        with pytest.raises(ValueError, match="finite"):
+            model.attach_gains({"face": bad})
     assert model.gains == {}
+    before = fingerprint(model)
     model.attach_gains({"face": torch.ones(128)})
+    assert fingerprint(model) != before, "figures made with other gains are other figures"
     assert list(model.gains) == ["face"]
     assert set(model.state_dict()) == keys
