@@ -8,9 +8,9 @@ channels that suffice better than random ones; else the sufficiency test would m
 A layer is randomised with its own statistics: the values of each tensor are permuted within it ("permute", which keeps
 the distribution exactly), or drawn anew from a normal distribution of their mean and standard deviation ("normal").
 Batch norms and the squeeze-excitation block also hold statistics of what reaches them, which no longer fit: a channel
-that was quiet would be blown up by what is now loud. So the norms of randomised layers take theirs anew from the
-segments that are measured, and the block does so once an encoder has been randomised. Layers not yet reached stay as
-they are, statistics included; everything behind a randomised layer has been randomised before it.
+that was quiet would be blown up by what is now loud. So norms of randomised layers take theirs anew from the segments
+measured, and the block does so once an encoder has been randomised. Layers not yet reached stay as they are; everything
+behind a randomised layer has been randomised before it. Gains are permuted with the block.
 """
 
 from __future__ import annotations
@@ -115,12 +115,15 @@ def randomise(model: nn.Module, layer: Layer, seed: int, how: str = "permute") -
     """
     if how not in HOW:
         raise OptionError(f"unknown way {how!r} to randomise; choose one of {', '.join(HOW)}")
-    for name in layer.modules:
-        for own, values in model.get_submodule(name).named_parameters(recurse=False):
-            rng = np.random.default_rng((seed, zlib.crc32(f"{name}.{own}".encode())))
-            old = values.detach().cpu().numpy().reshape(-1)
-            new = rng.permutation(old) if how == "permute" else rng.normal(old.mean(), old.std(), old.size)
-            values.copy_(torch.from_numpy(new.reshape(values.shape)))
+    learned = {f"{n}.{k}": v for n in layer.modules for k, v in model.get_submodule(n).named_parameters(recurse=False)}
+    if layer.name == GATES:
+        learned |= {f"gain.{stream}": values for stream, values in getattr(model, "gains", {}).items()}
+    for name, values in learned.items():
+        rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+        old = values.detach().cpu().numpy().reshape(-1)
+        drawn = how == "normal" and not name.startswith("gain.")  # which may be negative, and a gain never is
+        new = rng.normal(old.mean(), old.std(), old.size) if drawn else rng.permutation(old)
+        values.copy_(torch.from_numpy(new.reshape(values.shape)))
 
 
 @torch.no_grad()

@@ -167,6 +167,18 @@ def test_randomising_keeps_statistics_and_depends_on_the_seed(network: Network, 
         randomise(network, layer, 0, "melt")
 
 
+@pytest.mark.parametrize("how", ["permute", "normal"])
+def test_gains_go_with_the_block(network: Network, how: str) -> None:
+    gains = torch.arange(1.0, 1 + network.streams["face"])
+    network.attach_gains({"face": gains})
+    head, _, block, *_ = layers_from_the_logits(network)
+    randomise(network, head, 0, how)
+    torch.testing.assert_close(network.gains["face"], gains, atol=0, rtol=0)
+    randomise(network, block, 0, how)
+    assert not torch.equal(network.gains["face"], gains)
+    torch.testing.assert_close(network.gains["face"].sort().values, gains, atol=0, rtol=0)
+
+
 def test_statistics_are_those_of_the_segments(network: Network) -> None:
     segments = [_segment(seed=1), _segment(seed=2)]
     layers = layers_from_the_logits(network)[-1:]
