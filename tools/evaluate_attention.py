@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start", type=float, default=0.0, metavar="S", help="begin here, seconds")
     p.add_argument("--end", type=float, metavar="S", help="end here, seconds")
     p.add_argument("--seconds", type=float, default=60.0, help="look at most at so much of a clip (default: 60)")
-    p.add_argument("--frames", type=int, default=25, help="grid frames a segment (default: 25, one second)")
+    p.add_argument("--frames", type=int, default=20, help="grid frames a segment, 25 a second (default: 20)")
     p.add_argument("--segments", type=int, default=2, help="segments a clip, speaking and silent in turn (default: 2)")
     p.add_argument("--steps", type=int, default=10, help="steps of deletion and insertion (default: 10)")
     p.add_argument("--baselines", default="blur", metavar="A,B", help="blur, mean or both (default: blur)")
