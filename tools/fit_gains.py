@@ -32,8 +32,9 @@ from asd_explain.media.writer import check_new
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.running import bounded_threads, run_tool, seed_everything
 from asd_explain.tracks.detect import create_detector
+from asd_explain.weights.card_writing import fitted_card_text
 from asd_explain.weights.cards import cards
-from asd_explain.weights.store import load, needed_shared_dir, sha256_of
+from asd_explain.weights.store import load, needed_shared_dir
 
 log = logging.getLogger(__name__)
 
@@ -82,34 +83,16 @@ def collect(model: FusionBackbone, split: str, args: argparse.Namespace) -> dict
     return found
 
 
-def card_text(model: FusionBackbone, path: Path, results: dict) -> str:
-    """The card of fitted gains, TOML."""
-    name = model.card.name
-    lines = [
-        f'name = "gains.{name}"',
-        'kind = "gains"',
-        f'model = "{model.card.model}"',
-        f'base = "{name}"',
-        f'file = "{path.name}"',
-        f'sha256 = "{sha256_of(path)}"',
-        f"size_bytes = {path.stat().st_size}",
-        'licence = "MIT (this project)"',
-        'source = "fitted by tools/fit_gains.py, without labels"',
-        'training_data = "the second of each local clip and generated talking photograph (split fit) in which the '
-        'network hears speech most, with random parts blurred"',
-        "limits = [",
-        '  "for these weights and these gates only",',
-        '  "fitted to stretches called speaking: says nothing about what speaks for silence",',
-        '  "fitted to what blurring does: deletion and insertion with a blur measure nearly the same, on other clips",',
-        "]",
-        "",
-        "[results]",
-        *(
-            f"{key} = {value!r}" if not isinstance(value, str) else f'{key} = "{value}"'
-            for key, value in results.items()
-        ),
-    ]
-    return "\n".join(lines) + "\n"
+SOURCE = "fitted by tools/fit_gains.py, without labels"
+TRAINING_DATA = (
+    "the second of each local clip and generated talking photograph (split fit) in which the network hears speech "
+    "most, with random parts blurred"
+)
+LIMITS = (
+    "for these weights and these gates only",
+    "fitted to stretches called speaking: says nothing about what speaks for silence",
+    "fitted to what blurring does: deletion and insertion with a blur measure nearly the same, on other clips",
+)
 
 
 def fit(model: FusionBackbone, args: argparse.Namespace) -> tuple[dict[str, torch.Tensor], dict]:
@@ -172,7 +155,16 @@ def run(args: argparse.Namespace) -> str:
         raise OptionError(f"{args.model} calls nobody speaking in these clips; there is nothing to fit gains to")
     args.out.mkdir(parents=True, exist_ok=True)
     save_file({stream: values.half().contiguous() for stream, values in gains.items()}, path)
-    text = card_text(model, path, results)
+    text = fitted_card_text(
+        "gains",
+        args.model,
+        model.card.model,
+        path,
+        source=SOURCE,
+        training_data=TRAINING_DATA,
+        limits=LIMITS,
+        tables={"results": results},
+    )
     card_path.write_text(text, encoding="utf-8")
     return f"{text.partition('[results]')[2].strip()}\n\nWritten: {path} and {card_path}\n"
 

@@ -43,8 +43,9 @@ from asd_explain.evaluate.sufficiency import live_channels
 from asd_explain.explain.gate_fitting import FitOptions, GateFitter
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.se import SqueezeExcite
+from asd_explain.weights.card_writing import fitted_card_text
 from asd_explain.weights.cards import cards
-from asd_explain.weights.store import cache_dir, load, needed_shared_dir, sha256_of
+from asd_explain.weights.store import cache_dir, load, needed_shared_dir
 
 log = logging.getLogger(__name__)
 
@@ -193,35 +194,15 @@ def tables(title: str, found: list[GateReport], controls: dict[tuple[str, str], 
 _CLASSES = ("all", "speaking", "silent")
 
 
-def card_text(name: str, model: FusionBackbone, path: Path, options: FitOptions, chosen: int, results: dict) -> str:
-    """The card of a fitted block, TOML."""
-    lines = [
-        f'name = "gates.{name}"',
-        'kind = "gates"',
-        f'model = "{model.card.model}"',
-        f'base = "{name}"',
-        f'file = "{path.name}"',
-        f'sha256 = "{sha256_of(path)}"',
-        f"size_bytes = {path.stat().st_size}",
-        'licence = "MIT (this project)"',
-        f'source = "fitted by tools/fit_gates.py, without labels; seed {chosen}, chosen on dev"',
-        'training_data = "faces of the local clips (split fit), each with its own sound, other voices, silence, '
-        'near-silence, shifted sound, and as a frozen picture"',
-        "limits = [",
-        '  "ranks channels for this network only; a gate says nothing about which class it speaks for",',
-        '  "the top channels suffice because they were fitted to: the ranking is this block\'s, not the only one",',
-        '  "gates follow the verdict as well as the evidence; how far is told by top10_gate_of_other_class",',
-        "]",
-        "",
-        "[gate]",
-        f"reduction = {options.reduction}",
-        'scope = "frame"',
-        "",
-        "[results]",
-    ]
-    for key, value in results.items():
-        lines.append(f"{key} = {value!r}" if not isinstance(value, str) else f'{key} = "{value}"')
-    return "\n".join(lines) + "\n"
+TRAINING_DATA = (
+    "faces of the local clips (split fit), each with its own sound, other voices, silence, near-silence, shifted "
+    "sound, and as a frozen picture"
+)
+LIMITS = (
+    "ranks channels for this network only; a gate says nothing about which class it speaks for",
+    "the top channels suffice because they were fitted to: the ranking is this block's, not the only one",
+    "gates follow the verdict as well as the evidence; how far is told by top10_gate_of_other_class",
+)
 
 
 def results_of(command: str, options: FitOptions, found: list[GateReport], controls: dict, chosen: int) -> dict:
@@ -392,7 +373,17 @@ def run(args: argparse.Namespace, command: str) -> str:
     card.parent.mkdir(parents=True, exist_ok=True)
     save_file(as_stored(blocks[sparsity][chosen]), weights)
     results = results_of(command, options, found, controls, chosen)
-    card.write_text(card_text(args.model, model, weights, options, chosen, results), encoding="utf-8")
+    text = fitted_card_text(
+        "gates",
+        args.model,
+        model.card.model,
+        weights,
+        source=f"fitted by tools/fit_gates.py, without labels; seed {chosen}, chosen on dev",
+        training_data=TRAINING_DATA,
+        limits=LIMITS,
+        tables={"gate": {"reduction": options.reduction, "scope": "frame"}, "results": results},
+    )
+    card.write_text(text, encoding="utf-8")
     parts.append(f"Written: {weights} and {card}\n")
     return "\n".join(parts)
 
