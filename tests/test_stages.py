@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests_support import interruptible
 
 from asd_explain.stages import Ahead, Behind, Timings
 
@@ -91,6 +92,7 @@ def test_behind_drops_what_waits_when_left_by_an_exception() -> None:
     assert len(done) < 15
 
 
+@interruptible
 def test_an_interruption_while_waiting_ends_the_thread_before_anything_else() -> None:
     done: list[int] = []
     running = threading.Event()

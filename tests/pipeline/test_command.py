@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 import pytest
-from tests_support import write_clip
+from tests_support import interruptible, write_clip
 
 from asd_explain.tools.explain_video import main, parser
 
@@ -215,6 +215,7 @@ def test_missing_weights_are_one_line(run, tmp_path: Path, face_clip: Path, monk
     _nothing_left(tmp_path)
 
 
+@interruptible
 def test_interrupting_leaves_nothing(tmp_path: Path, random_weights: Path) -> None:
     clip = write_clip(tmp_path / "long.mp4", frames=1500, size=(256, 200))
     out = tmp_path / "out"

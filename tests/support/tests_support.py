@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+import pytest
 from matplotlib.cbook import get_sample_data
 from PIL import Image
+
+#: A shell starts its background jobs with interrupts ignored, and what they start ignores them too.
+interruptible = pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN, reason="interrupts are ignored here, as in a background job"
+)
 
 
 def photo(width: int, height: int) -> np.ndarray:
