@@ -29,6 +29,7 @@ def manifest(
 ) -> dict:
     """Everything that is needed to say how a result came about, and to make it again."""
     info = result.clip
+    gains = _gains(model, explainer)
     kept = {
         stream: {"mean": float(np.mean(counts)), "least": int(min(counts)), "most": int(max(counts))}
         for stream, counts in getattr(explainer, "channels_kept", {}).items()
@@ -53,7 +54,7 @@ def manifest(
             "licence": model.card.licence,
             "geometry": model.card.geometry,
             "gates": _gates(model),
-            "gains": _gains(model, explainer),
+            "gains": gains,
         },
         "detector": "boxes csv" if detector is None else detector.name,
         "options": {f.name: getattr(options, f.name) for f in dataclasses.fields(options)},
@@ -64,7 +65,7 @@ def manifest(
             "smooth_s": options.smooth_s,
             "channels_kept": kept,
             "maps_that_draw_nothing": sum(item.undrawable() for item in result.tracks),
-            "meaning": _meaning(explainer, bool(_gains(model, explainer))),
+            "meaning": _meaning(explainer, with_gains=gains is not None),
         },
         "tracks": len(result.tracks),
         "notes": result.notes,
@@ -78,7 +79,11 @@ def _gates(model: torch.nn.Module) -> dict[str, str] | None:
     if model.fusion_gate is None:
         return None
     fitted = gates_for(model.card.name)
-    return {"name": "trained with the network"} if fitted is None else {"name": fitted, "sha256": card(fitted).sha256}
+    return {"name": "trained with the network"} if fitted is None else _fitted(fitted)
+
+
+def _fitted(name: str) -> dict[str, str]:
+    return {"name": name, "sha256": card(name).sha256}
 
 
 def _gains(model: torch.nn.Module, explainer: Explainer) -> dict[str, str] | None:
@@ -86,10 +91,10 @@ def _gains(model: torch.nn.Module, explainer: Explainer) -> dict[str, str] | Non
     fitted = gains_for(model.card.name)
     if not getattr(explainer, "gains", False) or not getattr(model, "gains", None) or fitted is None:
         return None
-    return {"name": fitted, "sha256": card(fitted).sha256}
+    return _fitted(fitted)
 
 
-def _meaning(explainer: Explainer, with_gains: bool) -> str:
+def _meaning(explainer: Explainer, *, with_gains: bool) -> str:
     if not isinstance(explainer, SqueezeHeat):
         return f"by {explainer.name}"
     counted = ", each counted by its gain" if with_gains else ""

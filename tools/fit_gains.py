@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import list_clips
-from asd_explain.datasets.talking_corpus import talking_entries
-from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.datasets.talking_corpus import GROUP, talking_entries
+from asd_explain.errors import AsdExplainError, OptionError, OutputError
 from asd_explain.evaluate.attention_material import CutTrack, corpus_tracks, cut_clip
 from asd_explain.evaluate.attention_picking import pick_segments
 from asd_explain.evaluate.segments import inputs_of, visual_streams
@@ -57,7 +57,7 @@ def tracks_of(split: str, args: argparse.Namespace) -> Iterator[list[CutTrack]]:
     photos = talking_entries(split)[: args.photos]
     for entry in tqdm([*real, *photos], f"{args.model}: {split}", disable=True if args.quiet else None):
         try:
-            if entry in photos:
+            if entry.group == GROUP:
                 yield corpus_tracks(entry)
             else:
                 yield cut_clip(entry.path, detector=detector, max_seconds=args.seconds, name=entry.name)
@@ -147,13 +147,16 @@ def run(args: argparse.Namespace) -> str:
     card_path = args.out / f"gains.{args.model}.toml"
     for one in (path, card_path):
         check_new(one, args.overwrite)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)  # not found out after ten minutes
+    except OSError as error:
+        raise OutputError(f"cannot write below {args.out} ({error.strerror}); give another folder with --out") from None
     seed_everything(args.seed)
     with bounded_threads(args.threads):
         model = load(args.model)
         gains, results = fit(model, args)
     if not gains:
         raise OptionError(f"{args.model} calls nobody speaking in these clips; there is nothing to fit gains to")
-    args.out.mkdir(parents=True, exist_ok=True)
     save_file({stream: values.half().contiguous() for stream, values in gains.items()}, path)
     text = fitted_card_text(
         "gains",

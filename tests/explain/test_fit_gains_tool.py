@@ -104,6 +104,15 @@ def test_what_is_there_stays_and_bad_options_are_named(
     assert "--masks" in caplog.text
 
 
+def test_a_folder_that_cannot_be_made_is_one_line_before_anything_is_cut(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fit_gains, "tracks_of", lambda split, args: pytest.fail("too late"))
+    (tmp_path / "file").write_text("")
+    assert fit_gains.main([*command, "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "--out" in caplog.text
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_gains_have_the_hash_of_their_card_and_fit_their_network(name: str) -> None:
     gains = cards()[name]

@@ -35,6 +35,7 @@ def test_a_face_is_found_scored_and_explained_with_its_body(tmp_path: Path, face
     told = json.loads((tmp_path / "o.manifest.json").read_text())
     assert told["weights"]["name"] == "squeeze_asd.distilled"
     assert told["weights"]["gates"] == {"name": "trained with the network"}
+    assert told["weights"]["gains"]["name"] == "gains.squeeze_asd.distilled"
     assert told["detector"] == "yunet-2023mar"
     assert told["tracks"] == 1
     assert not (tmp_path / "empty_cache").exists()
