@@ -129,11 +129,23 @@ class RandomAccess:
             IndexError: an index outside 0..N-1.
             ClipError: a frame cannot be decoded.
         """
-        wanted = self._check(indices)
-        out = np.empty((len(wanted), self.info.height, self.info.width), np.uint8)
-        for rows, picture in self._pictures(wanted):
-            out[rows] = picture.luma() if isinstance(picture, Frame) else self._decord.luma(picture)
+        out = np.empty((len(self._check(indices)), self.info.height, self.info.width), np.uint8)
+        for rows, luma in self.each_luma(indices):
+            out[rows] = luma
         return out
+
+    def each_luma(self, indices: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """The pictures of :meth:`luma` one by one, each decoded once, for what would not fit in memory together.
+
+        Yields:
+            the places in ``indices`` that name a frame, and its (H, W) uint8 luma, which is not to be written into.
+
+        Raises:
+            IndexError: an index outside 0..N-1.
+            ClipError: a frame cannot be decoded.
+        """
+        for rows, picture in self._pictures(self._check(indices)):
+            yield rows, picture.luma() if isinstance(picture, Frame) else self._decord.luma(picture)
 
     def _check(self, indices: Sequence[int]) -> np.ndarray:
         wanted = np.asarray(indices, np.int64).reshape(-1)
