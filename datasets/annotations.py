@@ -30,6 +30,7 @@ _CHUNK = 200_000
 _IDS = {name: k for k, name in enumerate(LABEL_NAMES)}
 # Annotators' boxes reach a little past the frame; what goes far past it is in pixels, or belongs to something else.
 _LOW, _HIGH = -0.5, 1.5
+_NAME = re.compile(r"[^/\\\x00-\x1f\",.\s][^/\\\x00-\x1f\",]*")
 _OFFICIAL = "ava_activespeaker_{split}_v1.0"
 
 
@@ -64,9 +65,9 @@ def find_table(source: Path, split: str, body: bool = False) -> list[Path]:
     """The annotation files of a split.
 
     Args:
-        source: a csv, or a folder that holds ``<split>_orig.csv`` (bodies: ``<split>_body_orig.csv``, as WASD's README
-            calls it, or ``<split>_orig_body.csv``, as its code does), ``ava_activespeaker_<split>_v1.0.csv``, or a
-            folder of that name, or named like the split, of one csv a video.
+        source: a csv, or a folder that holds ``ava_activespeaker_<split>_v1.0.csv``, a folder of that name or named
+            like the split with one csv a video, or ``<split>_orig.csv`` (bodies: ``<split>_orig_body.csv``, as WASD's
+            code calls it, or ``<split>_body_orig.csv``, as its README does); or is a folder of one csv a video.
         split: train, val or test.
         body: look for the body boxes.
 
@@ -77,19 +78,18 @@ def find_table(source: Path, split: str, body: bool = False) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source}: no such annotation csv or folder of them")
+    # Official files first: a table beside them may be what was made of them, without the tracks that could not be.
     official = _OFFICIAL.format(split=split)
-    names = [f"{split}_orig.csv", f"{split}.csv", f"{official}.csv"]
+    names = [f"{official}.csv", official, split, f"{split}_orig.csv", f"{split}.csv"]
     if body:
-        names = [f"{split}_body_orig.csv", f"{split}_orig_body.csv"]
+        names = [f"{split}_orig_body.csv", f"{split}_body_orig.csv"]
     for name in names:
         if (source / name).is_file():
             return [source / name]
-    if not body:
-        for folder in (source / official, source / split):
-            if files := sorted(folder.glob("*.csv")):
-                return files
-        if files := sorted(source.glob("*-activespeaker.csv")):
+        if files := sorted((source / name).glob("*.csv")):
             return files
+    if not body and (files := sorted(source.glob("*-activespeaker.csv"))):
+        return files
     raise DataError(f"{source} has no annotations of {split}; looked for {', '.join(names)}")
 
 
@@ -228,6 +228,9 @@ def _checked(path: Path, line: int, rows: list[list[str]], names: list[str]):
         at = uneven[0]
         raise DataError(f"{path}, line {line + at}: {len(rows[at])} columns instead of {len(names)}")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    for name in ("video_id", "entity_id"):
+        if bad := [k for k, text in enumerate(columns[name]) if not _NAME.fullmatch(text)]:
+            raise DataError(f"{path}, line {line + bad[0]}: {name} {columns[name][bad[0]]!r} cannot name a file")
     numbers = []
     for name in COLUMNS[1:6]:
         try:

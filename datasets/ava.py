@@ -80,8 +80,9 @@ def dumped_rows(root: Path, split: str, with_body: bool) -> list[EntityRow]:
     folder = root / "csv"
     loader = folder / f"{split}_loader.csv"
     lines = read_loader(loader) if loader.is_file() else None
+    orig = folder / f"{split}_orig.csv"
     try:
-        table = find_table(folder, split)
+        table = [orig] if orig.is_file() else find_table(folder, split)
     except DataError:
         if lines is None:
             raise DataError(

@@ -1,0 +1,392 @@
+"""Miniature AVA-ActiveSpeaker and WASD of talking photographs, in the real ones' files: for tests and a first try.
+
+    python -m asd_explain.datasets.miniature --dataset ava wasd -o mini
+    python tools/prepare.py --dataset ava --csv mini/ava/csv --videos mini/ava/orig_videos --out mini/ava
+
+* ``ava/``: ``orig_videos/trainval/VIDEO.mp4`` and ``csv/ava_activespeaker_SPLIT_v1.0/VIDEO-activespeaker.csv``, the
+  original dialect without a header.
+* ``wasd/``: ``orig_videos/trainval/VIDEO_START-END.mp4``, ``csv/SPLIT_orig.csv`` with TalkNet's columns, the bodies as
+  ``csv/train_body_orig.csv`` and ``csv/val_orig_body.csv`` (both names are in use), ``eval/wasd_metadata.csv`` and
+  ``eval/dataset_division.txt``.
+
+**What val has that train has not.** The photograph: every face of train is made of one photograph, every face of val
+of the other (the dependencies' wheels ship two whose face can be used and are in the public domain; scikit-image's LFW
+faces are 25 x 25 pixels). Within a split "other people" are that photograph mirrored, with other proportions, light,
+colours and background. The voices of val are other variants of espeak-ng, and turns, texts and motion are drawn anew.
+What both share: the synthesiser, the rules by which mouths follow phonemes, and the drawing. A network that does well
+on val has learnt that mouth and sound go together, on such pictures; nothing more is shown.
+
+**WASD's categories** are imitated by sound and size: OC turns in quiet; SI two who talk at once; FO hands that move
+before the body (the face itself stays free: nothing is drawn over it); HVN voices from off screen; SS small faces,
+noise and 10 or 15 frames a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from asd_explain.datasets.annotations import orig_lines
+from asd_explain.datasets.entities import EntityRow
+from asd_explain.datasets.portraits import Look
+from asd_explain.datasets.speech_synth import Voice
+from asd_explain.datasets.talking_draws import VOICES, lines_of_words
+from asd_explain.datasets.talking_photos import make_clip
+from asd_explain.datasets.talking_scene import Offscreen, Person, Scene, Shot, Turns
+from asd_explain.datasets.talking_truth import LABELS, Truth
+from asd_explain.errors import AsdExplainError, OptionError, OutputError
+
+log = logging.getLogger(__name__)
+
+DATASETS = ("ava", "wasd")
+SPLITS = ("train", "val")
+PHOTOS = {"train": "hopper", "val": "astronaut"}
+_VOICES = {"train": VOICES["fit"], "val": VOICES["test"]}
+CATEGORIES = ("OC", "SI", "FO", "HVN", "SS")
+"""WASD's categories by their number in the metadata."""
+_HEADINGS = {"Interview": 0, "Debate": 1, "React": 3, "Podcast": 2, "Police": 4}
+_METADATA = (
+    *("Video", "Category", "Facial Occlusion", "Human Voice as Background Noise", "Speech Overlap", "Body Access"),
+    *("Proximity to Camera", "Surveillance Settings", "Delayed Speech", "Audio Quality", "Face Availability"),
+    *("Number of People", "Race", "Language ", "Gender", "FPS", "Image Size", "Indoor/Outdoor"),
+    *("Head Body Proportion", "Body Image Proportion", "Talking Proportion", "Silence Proportion"),
+    "Overlap Communication",
+)
+_AVA_RATES = (25, 24, 29.97, 30)
+_WASD_RATES = ((30, 25), (25, 30), (24, 30), (29.97, 24), (10, 15))
+_MARK = "miniature.json"
+_CLIP_S = 30
+
+
+@dataclass(frozen=True)
+class MiniClip:
+    """One clip to be made: its name, split, scene, and for WASD the number of its category."""
+
+    video_id: str
+    split: str
+    scene: Scene
+    category: int | None = None
+
+
+def ava_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[MiniClip]:
+    """The clips of a miniature AVA: one to three faces, pauses, mouthing, voices off screen, cuts.
+
+    Args:
+        train, val: how many clips.
+        seconds: length of each.
+        seed: of everything.
+    """
+    clips = []
+    for split, count in zip(SPLITS, (train, val), strict=True):
+        for k in range(count):
+            rng = np.random.default_rng((seed, SPLITS.index(split), k, 1))
+            name = f"-tr_{k:02d}-mini" if split == "train" else f"_va-{k:02d}_mini"
+            faces = (2, 1, 3)[k % 3]
+            people, strangers = _company(rng, split, faces, seconds, stranger=k % 3 == 1, mouthing=k % 4 == 2)
+            everybody = tuple(range(faces))
+            cut = (Shot(0.0, everybody), Shot(round(seconds * 0.55, 2), everybody[:1], 1.2)) if k % 4 == 3 else ()
+            width = {1: 144, 2: 256, 3: 320}[faces]
+            clips.append(MiniClip(name, split, _scene(rng, people, strangers, cut, width, _AVA_RATES[k % 4], seconds)))
+    return clips
+
+
+def wasd_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[MiniClip]:
+    """The clips of a miniature WASD, so many a category, each category with a video of its own in each split."""
+    clips = []
+    for split, count in zip(SPLITS, (train, val), strict=True):
+        for category in range(len(CATEGORIES)):
+            video = f"w-c{category}_{split[0]}mini"
+            video += "_" * (11 - len(video))
+            for k in range(count):
+                rng = np.random.default_rng((seed, SPLITS.index(split), k, 2, category))
+                scene = _wasd_scene(rng, split, category, k, seconds)
+                clips.append(MiniClip(f"{video}_{_CLIP_S * k}-{_CLIP_S * (k + 1)}", split, scene, category))
+    return clips
+
+
+def _wasd_scene(rng: np.random.Generator, split: str, category: int, k: int, seconds: float) -> Scene:
+    name = CATEGORIES[category]
+    faces = 1 if name == "HVN" else 2
+    people, strangers = _company(
+        rng, split, faces, seconds, stranger=name == "HVN", overlap=name == "SI", small=name == "SS"
+    )
+    if name == "FO":
+        people = tuple(replace(p, gestures=1.0, torso=1.0) for p in people)
+    scene = _scene(rng, people, strangers, (), 144 * faces, _WASD_RATES[category][k % 2], seconds)
+    return replace(scene, noise=4.0) if name == "SS" else scene
+
+
+def _scene(rng, people, strangers, shots, width: int, fps: float, seconds: float) -> Scene:
+    return Scene(
+        *(people, strangers, shots),
+        width=width,
+        height=144,
+        fps=fps,
+        duration_s=seconds,
+        seed=int(rng.integers(1, 2**31)),
+        noise=float(rng.uniform(0.5, 2.0)),
+    )
+
+
+def _company(
+    rng: np.random.Generator,
+    split: str,
+    faces: int,
+    seconds: float,
+    stranger: bool = False,
+    mouthing: bool = False,
+    overlap: bool = False,
+    small: bool = False,
+) -> tuple[tuple[Person, ...], tuple[Offscreen, ...]]:
+    """People and voices off screen who take turns."""
+    names = rng.choice(_VOICES[split], faces + 1, replace=False)
+    voices = [Voice(f"en-us+{n}", *(int(rng.integers(*r)) for r in ((135, 200), (20, 80), (30, 80)))) for n in names]
+    turns = _turns(rng, faces + stranger, seconds, overlap)
+    people = []
+    for who in range(faces):
+        mute: Turns = ()
+        if mouthing and who == faces - 1:  # moves the mouth while another voice is heard
+            turns[who], mute = (), turns[0] or turns[who]
+        lines = lines_of_words(rng, max(1, len(turns[who]) + len(mute)))
+        people.append(Person(_look(rng, split, small), voices[who], turns[who], mute, lines, torso=0.5))
+    if not stranger:
+        return tuple(people), ()
+    lines = lines_of_words(rng, max(1, len(turns[faces])))
+    return tuple(people), (Offscreen(voices[faces], turns[faces], lines),)
+
+
+def _turns(rng: np.random.Generator, voices: int, seconds: float, overlap: bool) -> list[Turns]:
+    """Turns of 0.7 to 1.5 s one after another, with pauses; with ``overlap`` the next begins before the last ends."""
+    turns: list[list[tuple[float, float]]] = [[] for _ in range(voices)]
+    # A single voice pauses as long as it talks, else nearly every frame would be speaking.
+    time_s, who = float(rng.uniform(0.0, 0.5)), int(rng.integers(voices))
+    while time_s < seconds - 0.5:
+        end = min(seconds, time_s + float(rng.uniform(0.7, 1.5)))
+        if not turns[who] or time_s >= turns[who][-1][1] + 0.1:
+            turns[who].append((round(time_s, 3), round(end, 3)))
+        pause = rng.uniform(0.7, 1.3) if voices == 1 else rng.uniform(-0.6, -0.3) if overlap else rng.uniform(0.1, 0.5)
+        time_s = end + float(pause)
+        who = int((who + rng.integers(1, voices)) % voices) if voices > 1 else 0
+    return [tuple(one) for one in turns]
+
+
+def _look(rng: np.random.Generator, split: str, small: bool) -> Look:
+    """The split's photograph, changed to pass for another person."""
+    fraction = float(rng.uniform(0.17, 0.22) if small else rng.uniform(0.42, 0.56))
+    side = float(np.clip(0.75 / fraction - 1.2, 0.3, 5.0))
+    return Look(
+        PHOTOS[split],
+        mirrored=bool(rng.random() < 0.5),
+        warmth=float(rng.uniform(-0.8, 0.8)),
+        brightness=float(rng.uniform(0.75, 1.15)),
+        saturation=float(rng.uniform(0.4, 1.2)),
+        stretch=float(rng.uniform(0.93, 1.08)),
+        face_fraction=fraction,
+        gamma=float(np.exp(rng.uniform(-0.3, 0.3))),
+        side_light=float(rng.uniform(-0.6, 0.6)),
+        jaw=float(rng.uniform(-0.1, 0.1)),
+        brow=float(rng.uniform(-0.08, 0.08)),
+        nose=float(rng.uniform(-0.03, 0.03)),
+        backdrop=int(rng.integers(1, 2**31)),
+        room=(side, 1.0, side),
+    )
+
+
+def truth_rows(clip: MiniClip, truth: Truth) -> list[EntityRow]:
+    """The tracks of a clip as annotators would give them: times to 10 ms, boxes to six digits."""
+    size = np.array([clip.scene.width, clip.scene.height] * 2, np.float64)
+    rows: list[EntityRow] = []
+    for person in truth.people:
+        for shot in np.unique(truth.shot):
+            frames = np.flatnonzero(person.visible & (truth.shot == shot))
+            if not len(frames):
+                continue
+            times_s = np.round(truth.times_s[frames], 2)
+            span = "0000_0060" if clip.category is not None else f"{int(times_s[0]):04d}_{int(times_s[-1]) + 1:04d}"
+            rows.append(
+                EntityRow(
+                    entity_id=f"{clip.video_id}_{span}:{len(rows) + 1}",
+                    video_id=clip.video_id,
+                    timestamps_s=times_s,
+                    labels=(person.label[frames] == 1).astype(np.int8),
+                    fps=float(clip.scene.rate),
+                    boxes=np.round(person.face[frames] / size, 6),
+                    body_boxes=np.round(person.body[frames] / size, 6),
+                    label_names=tuple(LABELS[k] for k in person.label[frames]),
+                )
+            )
+    return rows
+
+
+def original_lines(rows: Sequence[EntityRow]) -> Iterator[str]:
+    """The lines of an AVA csv in the original dialect: eight columns, no header."""
+    for row in rows:
+        for time_s, box, label in zip(row.timestamps_s, row.boxes, row.label_names, strict=True):
+            yield ",".join([row.video_id, f"{time_s:.2f}", *(f"{v:.6f}" for v in box), label, row.entity_id])
+
+
+def make_miniature(
+    dataset: str,
+    out: str | Path,
+    *,
+    train: int | None = None,
+    val: int | None = None,
+    seconds: float = 4.0,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Path:
+    """Make a miniature data set.
+
+    Args:
+        dataset: ava or wasd.
+        out: its folder.
+        train, val: clips a split (wasd: a category and split); None: 24 and 8 (wasd: 5 and 2).
+        seconds: length of each clip.
+        seed: of everything; the same seed, the same data.
+        overwrite: replace a miniature that is there.
+        progress: show a progress bar.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        OptionError: no such data set, or numbers that cannot be.
+        OutputError: the folder exists, or cannot be written.
+        AsdExplainError: the ``demo`` extra, which the voices come from, is not installed.
+    """
+    if dataset not in DATASETS:
+        raise OptionError(f"no miniature of {dataset!r}; choose from {', '.join(DATASETS)}")
+    train = (24 if dataset == "ava" else 5) if train is None else train
+    val = (8 if dataset == "ava" else 2) if val is None else val
+    if not (1 <= train <= 99 and 1 <= val <= 99) or not 1.5 <= seconds <= _CLIP_S:
+        raise OptionError(f"{train} and {val} clips of {seconds} s: 1 to 99 clips of 1.5 to {_CLIP_S} s can be made")
+    out = Path(out)
+    if out.exists() and not (overwrite and (out / _MARK).is_file()):
+        raise OutputError(f"{out} exists; give another name" + (": it is no miniature" if overwrite else ""))
+    clips = (ava_clips if dataset == "ava" else wasd_clips)(train, val, seconds, seed)
+    part = out.with_name(f".{out.name}.part-{secrets.token_hex(4)}")
+    try:
+        rows = _draw(clips, part / "orig_videos" / "trainval", progress)
+        (_write_ava if dataset == "ava" else _write_wasd)(part, clips, rows)
+        _write_mark(part / _MARK, dataset, clips, rows, seed)
+        if out.exists():
+            shutil.rmtree(out)
+        part.rename(out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out
+
+
+def _draw(clips: list[MiniClip], folder: Path, progress: bool) -> dict[str, list[EntityRow]]:
+    rows = {}
+    for clip in tqdm(clips, desc="clips", disable=None if progress else True, leave=False):
+        truth = make_clip(clip.scene, folder / f"{clip.video_id}.mp4")
+        rows[clip.video_id] = truth_rows(clip, truth)
+        truth.csv_path.unlink()
+        truth.mouths_path.unlink()
+    return rows
+
+
+def _write_lines(path: Path, lines: Iterator[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
+
+
+def _write_ava(folder: Path, clips: list[MiniClip], rows: dict[str, list[EntityRow]]) -> None:
+    for clip in clips:
+        name = f"ava_activespeaker_{clip.split}_v1.0/{clip.video_id}-activespeaker.csv"
+        _write_lines(folder / "csv" / name, original_lines(rows[clip.video_id]))
+
+
+def _write_wasd(folder: Path, clips: list[MiniClip], rows: dict[str, list[EntityRow]]) -> None:
+    for split, bodies in zip(SPLITS, ("train_body_orig.csv", "val_orig_body.csv"), strict=True):
+        tracks = [row for clip in clips if clip.split == split for row in rows[clip.video_id]]
+        _write_lines(folder / "csv" / f"{split}_orig.csv", orig_lines(tracks))
+        _write_lines(folder / "csv" / bodies, orig_lines(tracks, body=True))
+    (folder / "eval").mkdir()
+    with (folder / "eval" / "wasd_metadata.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_METADATA)
+        writer.writerows(_metadata(clip, rows[clip.video_id]) for clip in clips)
+    lines = []
+    for heading, category in _HEADINGS.items():
+        names = dict.fromkeys(clip.video_id[:11] for clip in clips if clip.category == category)
+        lines += [f"# {heading}", *names]
+    _write_lines(folder / "eval" / "dataset_division.txt", iter(lines))
+
+
+def _metadata(clip: MiniClip, rows: list[EntityRow]) -> list:
+    """One line of the metadata; nobody's race, language or gender can be told of a changed photograph."""
+    name = CATEGORIES[clip.category]
+    people = np.stack([row.labels for row in rows])
+    talking, together = float(people.any(0).mean()), float((people.sum(0) > 1).mean())
+    face, body = (np.concatenate(boxes) for boxes in ([r.boxes for r in rows], [r.body_boxes for r in rows]))
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (face, body)]
+    return [
+        *(clip.video_id, clip.category, 0, int(name == "HVN"), int(name == "SI"), 1),
+        *(0 if name == "SS" else 1, int(name == "SS"), 0, int(name != "SS"), 1.0, len(rows)),
+        *("Unknown", "English", "Unknown", round(float(clip.scene.rate))),
+        *(f"{clip.scene.width}x{clip.scene.height}", "Indoor"),
+        *(float((areas[0] / areas[1]).mean()), float(areas[1].mean())),
+        *(talking, 1 - talking, together),
+    ]
+
+
+def _write_mark(path: Path, dataset: str, clips: list[MiniClip], rows: dict[str, list[EntityRow]], seed: int) -> None:
+    tracks = {s: [r for c in clips if c.split == s for r in rows[c.video_id]] for s in SPLITS}
+    voices = {s: sorted({p.voice.name for c in clips if c.split == s for p in c.scene.people}) for s in SPLITS}
+    summary = {
+        "dataset": dataset,
+        "seed": seed,
+        "what": "made of talking photographs by asd_explain.datasets.miniature; no real data set",
+        "photographs": PHOTOS,
+        "voices": voices,
+        "tracks": {s: len(tracks[s]) for s in SPLITS},
+        "frames": {s: sum(map(len, tracks[s])) for s in SPLITS},
+        "speaking": {s: round(float(np.concatenate([r.labels for r in tracks[s]]).mean()), 4) for s in SPLITS},
+    }
+    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None, make: Callable[..., Path] = make_miniature) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m asd_explain.datasets.miniature",
+        description="Make miniature data sets of talking photographs in the real ones' files (needs the demo extra).",
+    )
+    parser.add_argument("--dataset", nargs="+", choices=DATASETS, default=["ava"], help="which (default: ava)")
+    parser.add_argument("-o", "--out", type=Path, default=Path("miniature"), help="folder; gets one folder a data set")
+    parser.add_argument("--train", type=int, help="clips of train (wasd: a category); default 24, wasd 5")
+    parser.add_argument("--val", type=int, help="clips of val (wasd: a category); default 8, wasd 2")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="replace a miniature that is there")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    numbers = {k: getattr(options, k) for k in ("train", "val", "seconds", "seed", "overwrite")}
+    try:
+        for name in options.dataset:
+            folder = make(name, options.out / name, progress=True, **numbers)
+            log.info("%s: %s", folder, (folder / _MARK).read_text(encoding="utf-8").replace("\n", ""))
+    except AsdExplainError as error:
+        log.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
