@@ -30,7 +30,7 @@ import logging
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def _wasd_scene(rng: np.random.Generator, split: str, category: int, k: int, sec
     name = CATEGORIES[category]
     faces = 1 if name == "HVN" else 2
     people, strangers = _company(
-        rng, split, faces, seconds, stranger=name == "HVN", overlap=name == "SI", small=name == "SS"
+        rng, split, faces, seconds, stranger=name == "HVN", overlap=name == "SI", small=name == "SS", torso=0.5
     )
     if name == "FO":
         people = tuple(replace(p, gestures=1.0, torso=1.0) for p in people)
@@ -148,6 +148,7 @@ def _company(
     mouthing: bool = False,
     overlap: bool = False,
     small: bool = False,
+    torso: float = 0.0,
 ) -> tuple[tuple[Person, ...], tuple[Offscreen, ...]]:
     """People and voices off screen who take turns."""
     names = rng.choice(_VOICES[split], faces + 1, replace=False)
@@ -159,7 +160,7 @@ def _company(
         if mouthing and who == faces - 1:  # moves the mouth while another voice is heard
             turns[who], mute = (), turns[0] or turns[who]
         lines = lines_of_words(rng, max(1, len(turns[who]) + len(mute)))
-        people.append(Person(_look(rng, split, small), voices[who], turns[who], mute, lines, torso=0.5))
+        people.append(Person(_look(rng, split, small), voices[who], turns[who], mute, lines, torso=torso))
     if not stranger:
         return tuple(people), ()
     lines = lines_of_words(rng, max(1, len(turns[faces])))
@@ -362,7 +363,7 @@ def _write_mark(path: Path, dataset: str, clips: list[MiniClip], rows: dict[str,
     path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
-def main(argv: Sequence[str] | None = None, make: Callable[..., Path] = make_miniature) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m asd_explain.datasets.miniature",
@@ -380,7 +381,7 @@ def main(argv: Sequence[str] | None = None, make: Callable[..., Path] = make_min
     numbers = {k: getattr(options, k) for k in ("train", "val", "seconds", "seed", "overwrite")}
     try:
         for name in options.dataset:
-            folder = make(name, options.out / name, progress=True, **numbers)
+            folder = make_miniature(name, options.out / name, progress=True, **numbers)
             log.info("%s: %s", folder, (folder / _MARK).read_text(encoding="utf-8").replace("\n", ""))
     except AsdExplainError as error:
         log.error("%s", error)

@@ -2,6 +2,7 @@
 
     truth = make_clip(PRESETS["demo"](), "demo.mp4")
     python -m asd_explain.datasets.talking_photos --preset demo -o out/
+    python -m asd_explain.datasets.talking_photos --dataset ava -o out/   # a data set, see datasets/miniature.py
 
 Photographs that wheels ship (both in the public domain) talk with the voices of espeak-ng: the same scene gives the
 same clip. Beside ``NAME.mp4`` stand ``NAME.csv``, the truth in the AVA-ActiveSpeaker format (no header), and
@@ -341,6 +342,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Make a clip of talking photographs with its ground truth (needs the demo extra).",
     )
     parser.add_argument("--preset", choices=[*PRESETS, "all"], default="demo", help="the scene (default: demo)")
+    parser.add_argument(
+        "--dataset", choices=("ava", "wasd"), help="make a miniature of this data set instead, as OUT/ava or OUT/wasd"
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("."), metavar="DIR", help="folder for the files")
     parser.add_argument("--width", type=int, help="pixels")
     parser.add_argument("--height", type=int, help="pixels")
@@ -349,6 +353,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.dataset is not None:
+        # Imported here: the miniature is made of this module's clips.
+        from asd_explain.datasets.miniature import main as miniature
+
+        if any(getattr(options, k) is not None for k in ("width", "height", "fps")):
+            parser.error("--width, --height and --fps belong to --preset; a miniature has its own")
+        words = ["--dataset", options.dataset, "--out", str(options.out), "--seed", str(options.seed or 0)]
+        return miniature([*words, "--overwrite"] if options.overwrite else words)
     changes = {k: getattr(options, k) for k in ("width", "height", "seed") if getattr(options, k) is not None}
     try:
         if options.fps is not None:
