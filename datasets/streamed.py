@@ -128,11 +128,11 @@ class Videos:
 
     def _load(self, row: EntityRow, path: Path, with_body: bool) -> EntityClip:
         video = _kept(self._opened, row.video_id, lambda: RandomAccess(path, self.backend, threads=1))
-        waveform = span_of(self._audio(row, path), row, path)
         frames = frames_of(video.times_s, row.timestamps_s, float(video.info.fps))
         if (frames < 0).any():
             at = row.timestamps_s[int(np.flatnonzero(frames < 0)[0])]
             raise DataError(f"{path}: no frame at {at:.2f} s, where {row.entity_id} has one")
+        waveform = span_of(self._audio(row, path), row, path)
         kinds = [("face", row.boxes), ("body", row.body_boxes)][: 2 if with_body else 1]
         crops = [np.empty((len(row), CROP_SIZE, CROP_SIZE), np.uint8) for _ in kinds]
         for places, luma in video.each_luma(frames):

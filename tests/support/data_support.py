@@ -34,7 +34,7 @@ def numbered_video(path: Path, frames: int, fps: Fraction | int = 25, sound: boo
     width, height = SIZE
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=fps, options={"crf": "6", "preset": "ultrafast", "g": "12"})
-        video.width, video.height, video.pix_fmt = width, height, "gray"
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono") if sound else None
         if audio is not None:
             samples = noise(frames / float(fps))
@@ -47,7 +47,8 @@ def numbered_video(path: Path, frames: int, fps: Fraction | int = 25, sound: boo
             picture = np.full((height, width), 10, np.uint8)
             for patch, (x1, y1, x2, y2) in PATCHES.items():
                 picture[int(y1 * height) : int(y2 * height), int(x1 * width) : int(x2 * width)] = level(frame, patch)
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+            frame = av.VideoFrame.from_ndarray(np.repeat(picture[..., None], 3, axis=2), format="rgb24")
+            container.mux(video.encode(frame))
         container.mux(video.encode(None))
     return path
 
