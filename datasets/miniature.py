@@ -185,7 +185,7 @@ def _turns(rng: np.random.Generator, voices: int, seconds: float, overlap: bool)
 def _look(rng: np.random.Generator, split: str, small: bool) -> Look:
     """The split's photograph, changed to pass for another person."""
     fraction = float(rng.uniform(0.17, 0.22) if small else rng.uniform(0.42, 0.56))
-    side = float(np.clip(0.75 / fraction - 1.2, 0.3, 5.0))
+    side, top = (1.6, 1.2) if small else (0.3, 0.3)  # no more than the panel shows: padding costs time
     return Look(
         PHOTOS[split],
         mirrored=bool(rng.random() < 0.5),
@@ -200,7 +200,7 @@ def _look(rng: np.random.Generator, split: str, small: bool) -> Look:
         brow=float(rng.uniform(-0.08, 0.08)),
         nose=float(rng.uniform(-0.03, 0.03)),
         backdrop=int(rng.integers(1, 2**31)),
-        room=(side, 1.0, side),
+        room=(side, top, side),
     )
 
 
