@@ -26,7 +26,7 @@ from asd_explain.tracks.boxes_csv import COLUMNS
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 200_000
+_CHUNK = 20_000
 _IDS = {name: k for k, name in enumerate(LABEL_NAMES)}
 # Annotators' boxes reach a little past the frame; what goes far past it is in pixels, or belongs to something else.
 _LOW, _HIGH = -0.5, 1.5
@@ -124,7 +124,7 @@ def read_tracks(
                 fps=nominal_fps(times_s, fps.get(entity)),
                 boxes=table.boxes[order],
                 body_boxes=None if body is None else _matched(times_s, body, body_spans.get(entity)),
-                label_names=tuple(LABEL_NAMES[i] for i in label),
+                label_names=tuple(map(LABEL_NAMES.__getitem__, label.tolist())),
             )
         )
     if body is not None:
@@ -176,14 +176,20 @@ def _read(paths: list[Path]) -> _Table:
     for path in paths:
         where.append((count, path))
         for video, numbers, label, entity in _chunks(path):
-            codes = [np.fromiter((videos.setdefault(v, len(videos)) for v in video), np.int32, len(video))]
-            codes.append(np.fromiter((entities.setdefault(e, len(entities)) for e in entity), np.int32, len(entity)))
+            codes = (_codes(video, videos), _codes(entity, entities))
             parts.append((*codes, numbers[0], np.stack(numbers[1:], axis=1), label))
             count += len(video)
     if not count:
         raise DataError(f"{', '.join(map(str, paths))}: no annotation in it; expected rows of {', '.join(COLUMNS)}")
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return _Table(list(videos), list(entities), *columns[:2], *columns[2:], where=where)
+
+
+def _codes(names: tuple[str, ...], known: dict[str, int]) -> np.ndarray:
+    """(n,) int32: the numbers of names; new ones are added to ``known``."""
+    for name in dict.fromkeys(names):
+        known.setdefault(name, len(known))
+    return np.fromiter(map(known.__getitem__, names), np.int32, len(names))
 
 
 def _chunks(path: Path) -> Iterator[tuple[tuple[str, ...], list[np.ndarray], np.ndarray, tuple[str, ...]]]:
@@ -229,12 +235,13 @@ def _checked(path: Path, line: int, rows: list[list[str]], names: list[str]):
         raise DataError(f"{path}, line {line + at}: {len(rows[at])} columns instead of {len(names)}")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
     for name in ("video_id", "entity_id"):
-        if bad := [k for k, text in enumerate(columns[name]) if not _NAME.fullmatch(text)]:
-            raise DataError(f"{path}, line {line + bad[0]}: {name} {columns[name][bad[0]]!r} cannot name a file")
+        if bad := [text for text in set(columns[name]) if not _NAME.fullmatch(text)]:
+            at = min(map(columns[name].index, bad))
+            raise DataError(f"{path}, line {line + at}: {name} {columns[name][at]!r} cannot name a file")
     numbers = []
     for name in COLUMNS[1:6]:
         try:
-            values = np.array(columns[name]).astype(np.float64)
+            values = np.fromiter(map(float, columns[name]), np.float64, len(rows))
         except ValueError:
             values = np.array([_number(text) for text in columns[name]])
         low, high = (0.0, np.inf) if name == "frame_timestamp" else (_LOW, _HIGH)
@@ -247,13 +254,14 @@ def _checked(path: Path, line: int, rows: list[list[str]], names: list[str]):
     _, x1, y1, x2, y2 = numbers
     if (empty := ~((x2 > x1) & (y2 > y1))).any():
         raise DataError(f"{path}, line {line + int(np.flatnonzero(empty)[0])}: a box without area")
-    label = np.array([_IDS.get(name.strip(), -1) for name in columns["label"]], np.int8)
+    ids = {name: _IDS.get(name.strip(), -1) for name in set(columns["label"])}
+    label = np.array([ids[name] for name in columns["label"]], np.int8)
     if (label < 0).any():
         at = int(np.flatnonzero(label < 0)[0])
         raise DataError(f"{path}, line {line + at}: label {columns['label'][at]!r} is none of {', '.join(LABEL_NAMES)}")
     if "label_id" in columns:
-        ids = np.array([_number(text) for text in columns["label_id"]])
-        if (wrong := (ids == 1) != (label == 1)).any():
+        speaking = {text: _number(text) == 1 for text in set(columns["label_id"])}
+        if (wrong := np.array([speaking[text] for text in columns["label_id"]]) != (label == 1)).any():
             at = int(np.flatnonzero(wrong)[0])
             raise DataError(
                 f"{path}, line {line + at}: label {columns['label'][at]} has label_id {columns['label_id'][at]}; 1 is "
@@ -339,10 +347,11 @@ def orig_lines(rows: Iterable[EntityRow], body: bool = False) -> Iterator[str]:
     for row in rows:
         names = row.label_names or tuple(LABEL_NAMES[v] for v in row.labels)
         instance, before = -1, None
-        for time_s, box, name in zip(row.timestamps_s, row.body_boxes if body else row.boxes, names, strict=True):
+        boxes = (row.body_boxes if body else row.boxes).tolist()
+        for time_s, box, name in zip(row.timestamps_s.tolist(), boxes, names, strict=True):
             instance += name != before
             before = name
-            numbers = ",".join(repr(float(v)) for v in (time_s, *box))
+            numbers = ",".join(map(repr, (time_s, *box)))
             yield f"{row.video_id},{numbers},{name},{row.entity_id},{_IDS[name]},{row.entity_id}:{instance}"
 
 

@@ -117,7 +117,7 @@ def wasd_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[Mini
 
 def _wasd_scene(rng: np.random.Generator, split: str, category: int, k: int, seconds: float) -> Scene:
     name = CATEGORIES[category]
-    faces = 1 if name == "HVN" else 2
+    faces = 1 if name in ("FO", "HVN") else 2
     people, strangers = _company(
         rng, split, faces, seconds, stranger=name == "HVN", overlap=name == "SI", small=name == "SS", torso=0.5
     )
@@ -170,7 +170,7 @@ def _company(
 def _turns(rng: np.random.Generator, voices: int, seconds: float, overlap: bool) -> list[Turns]:
     """Turns of 0.7 to 1.5 s one after another, with pauses; with ``overlap`` the next begins before the last ends."""
     turns: list[list[tuple[float, float]]] = [[] for _ in range(voices)]
-    # A single voice pauses as long as it talks, else nearly every frame would be speaking.
+    # A voice alone pauses as long as it talks, else nearly every frame would be speaking.
     time_s, who = float(rng.uniform(0.0, 0.5)), int(rng.integers(voices))
     while time_s < seconds - 0.5:
         end = min(seconds, time_s + float(rng.uniform(0.7, 1.5)))

@@ -102,6 +102,16 @@ def test_only_a_miniature_is_replaced(tmp_path):
     assert (tmp_path / "ava" / "film.mp4").exists()
 
 
+@pytest.mark.demo
+def test_a_miniature_is_replaced_on_demand(tmp_path):
+    _needs_demo()
+    (tmp_path / "ava").mkdir()
+    (tmp_path / "ava" / "miniature.json").touch()
+    (tmp_path / "ava" / "old").touch()
+    make_miniature("ava", tmp_path / "ava", train=1, val=1, seconds=1.5, overwrite=True)
+    assert {path.name for path in (tmp_path / "ava").iterdir()} == {"csv", "orig_videos", "miniature.json"}
+
+
 def test_nothing_half_made_stays(tmp_path, monkeypatch):
     def fail(scene, path):
         path.parent.mkdir(parents=True)
@@ -174,7 +184,7 @@ def test_wasd_from_raw_to_training_layout(wasd, tmp_path, capsys):
     }
     words = ["--dataset", "wasd", "--csv", str(wasd / "csv"), "--videos", str(wasd / "orig_videos")]
     assert prepare([*words, "--out", str(tmp_path), "--workers", "1", "--quiet"]) == 0
-    assert "wasd val: 9 of 9" in capsys.readouterr().out
+    assert "wasd val: 8 of 8" in capsys.readouterr().out
     for split in ("train", "val"):
         dumped = WasdSet.dumped(tmp_path, split)
         _same(dumped, WasdSet.streamed(wasd / "csv", wasd / "orig_videos", split))
@@ -248,17 +258,18 @@ def test_wasd_metadata_and_division(wasd):
 @pytest.mark.demo
 def test_command_lines(tmp_path, monkeypatch, caplog):
     _needs_demo()
-    real = make_miniature
-    monkeypatch.setattr(
-        miniature,
-        "make_miniature",
-        lambda name, out, **k: real(name, out, **{**k, "train": 1, "val": 1, "seconds": 1.5}),
-    )
+    made = []
+
+    def make(name, out, **settings):
+        made.append(settings)
+        return make_miniature(name, out, **{**settings, "train": 1, "val": 1, "seconds": 1.5})
+
+    monkeypatch.setattr(miniature, "make_miniature", make)
     assert talking_photos(["--dataset", "ava", "-o", str(tmp_path), "--seed", "3"]) == 0
     assert json.loads((tmp_path / "ava" / "miniature.json").read_text())["seed"] == 3
     assert talking_photos(["--dataset", "ava", "-o", str(tmp_path)]) == 2
     assert "exists; give another name" in caplog.text
-    assert talking_photos(["--dataset", "ava", "-o", str(tmp_path), "--overwrite"]) == 0
-    assert json.loads((tmp_path / "ava" / "miniature.json").read_text())["seed"] == 0
+    assert main(["-o", str(tmp_path), "--train", "7", "--val", "2", "--seconds", "3", "--dataset", "ava"]) == 2
+    assert [made[-1][k] for k in ("train", "val", "seconds", "seed", "overwrite")] == [7, 2, 3.0, 0, False]
     with pytest.raises(SystemExit):
         talking_photos(["--dataset", "ava", "-o", str(tmp_path), "--fps", "25"])
