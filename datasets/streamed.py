@@ -94,6 +94,11 @@ class Videos:
     def __init__(self, paths: dict[str, Path], backend: str = "auto") -> None:
         self.paths = {name: Path(path) for name, path in paths.items()}
         self.backend = backend
+        self._inherited: list[object] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
         self._opened: OrderedDict[str, RandomAccess] = OrderedDict()
         self._heard: OrderedDict[str, Audio | None] = OrderedDict()
         self._infos: dict[str, ClipInfo] = {}
@@ -121,6 +126,11 @@ class Videos:
             DataError: the video, its sound, a frame or a box is missing; the message names the video.
         """
         path = self.path(row)
+        if self._process != os.getpid():
+            # A forked worker: decoders' threads stayed behind, so the parent's are neither used nor, which would wait
+            # for those threads, taken down.
+            self._inherited.append(self._opened)
+            self._forget()
         try:
             return self._load(row, path, with_body)
         except ClipError as error:

@@ -23,6 +23,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -166,7 +167,13 @@ def _run_jobs(jobs: list[VideoJob], workers: int) -> Iterator[VideoReport]:
     try:
         futures = {pool.submit(prepare_video, job): job for job in jobs}
         for future in as_completed(futures):
-            yield future.result()
+            try:
+                yield future.result()
+            except BrokenProcessPool as error:
+                raise OptionError(
+                    "a worker process was killed, as happens without memory; try fewer --workers: the run goes on "
+                    "where it stopped"
+                ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asd_explain.datasets import annotations
 from asd_explain.datasets.annotations import (
     declare_rates,
     find_table,
@@ -107,6 +108,17 @@ def test_malformed_rows_are_named(line, text, message, tmp_path):
     with_header.write_text("\n".join([HEADER, *lines]))
     with pytest.raises(DataError, match=message.replace(f"line {line}", f"line {line + 1}")):
         read_tracks(with_header)
+
+
+def test_tables_longer_than_what_is_read_at_once(original, tmp_path, monkeypatch):
+    whole = read_tracks(original)
+    monkeypatch.setattr(annotations, "_CHUNK", 2)
+    _same(read_tracks(original), whole)
+    for head, line in (([], 4), ([HEADER], 5)):
+        path = tmp_path / "bad.csv"
+        path.write_text("\n".join([*head, *ORIGINAL.splitlines()[:3], "v,1.0,0,0,1,1,TALKING,e"]))
+        with pytest.raises(DataError, match=f"line {line}: label 'TALKING'"):
+            read_tracks(path)
 
 
 @pytest.mark.parametrize(

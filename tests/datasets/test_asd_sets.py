@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from data_support import BODY, RATE, SIZE, level, noise, numbered_video, track, write_orig
 from scipy.io import wavfile
+from torch.utils.data import DataLoader, Dataset
 
 from asd_explain.datasets.annotations import loader_lines
 from asd_explain.datasets.ava import AvaSet
@@ -237,6 +240,28 @@ def test_sets_travel_to_workers(dump):
         again = pickle.loads(pickle.dumps(entities)).load(len(entities) - 1)
         assert np.array_equal(before.face, again.face)
         assert np.array_equal(before.waveform, again.waveform)
+
+
+class _Crops(Dataset):
+    """What a training makes of a set."""
+
+    def __init__(self, entities):
+        self.entities = entities
+
+    def __len__(self):
+        return len(self.entities)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(self.entities.load(index).face)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_forked_workers_do_not_use_the_parent_s_decoders(dump):
+    entities = WasdSet.streamed(dump / "csv", dump.parent / "videos", "val")
+    here = [entities.load(i).face for i in range(2)]  # opens the video here first
+    loader = DataLoader(_Crops(entities), batch_size=None, num_workers=1, timeout=60, multiprocessing_context="fork")
+    there = list(loader)
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(here, there, strict=True))
 
 
 def test_subsets(dump):
