@@ -21,9 +21,10 @@ from asd_explain.datasets.columbia import FPS, ColumbiaSet, person_of, read_peop
 from asd_explain.datasets.dumped import as_input, pixel_box
 from asd_explain.datasets.entities import DataError, EntityRow
 from asd_explain.datasets.preparing import VideoJob, prepare_video
-from asd_explain.datasets.streamed import find_videos, frames_of
+from asd_explain.datasets.streamed import find_videos, frames_of, span_of
 from asd_explain.datasets.wasd import WasdSet
 from asd_explain.errors import OptionError
+from asd_explain.media.audio import Audio
 
 RATES = (10, 15, Fraction(24000, 1001), 25, Fraction(30000, 1001), 60)
 JPEG = 3.0  # levels; the patches are flat
@@ -299,6 +300,34 @@ def test_frames_of_times_off_the_clip():
     times_s = np.arange(10) / 25 + 0.5
     found = frames_of(times_s, np.array([0.4, 0.46, 0.5, 0.535, 0.86, 0.9, 1.0]), 25)
     assert found.tolist() == [-1, 0, 0, 1, 9, 9, -1]
+
+
+@pytest.mark.parametrize("start_s", [0.0, 0.25, -0.1])
+def test_sound_is_cut_on_the_video_s_clock(start_s, tmp_path):
+    samples = noise(3.0).astype(np.float32) / 32768
+    audio = Audio(samples, start_s)
+    row = EntityRow("e", "v", np.array([1.0, 1.5, 2.0]), np.zeros(3, np.int8), 2)
+    first = round((1.0 - start_s) * RATE)
+    assert np.array_equal(span_of(audio, row, tmp_path), samples[first : first + RATE])
+
+
+def test_only_a_little_sound_may_be_missing_at_the_ends(tmp_path):
+    samples = noise(3.0).astype(np.float32) / 32768
+
+    def row(first_s, last_s):
+        return EntityRow("e", "v", np.array([first_s, last_s]), np.zeros(2, np.int8), 2)
+
+    late = span_of(Audio(samples, 0.25), row(0.0, 1.0), tmp_path)
+    assert np.array_equal(late, np.concatenate([np.zeros(4000, np.float32), samples[:12000]]))
+    early = span_of(Audio(samples, 0.0), row(2.0, 3.25), tmp_path)
+    assert np.array_equal(early, np.concatenate([samples[32000:], np.zeros(4000, np.float32)]))
+    with pytest.raises(DataError, match=r"its sound begins at 0\.75 s, after e"):
+        span_of(Audio(samples, 0.75), row(0.0, 1.0), tmp_path)
+    for first_s, last_s, there in ((2.0, 3.75, "1.00"), (3.5, 5.0, "0.00")):
+        with pytest.raises(DataError, match=f"{there} s of sound for e, which lasts"):
+            span_of(Audio(samples, 0.0), row(first_s, last_s), tmp_path)
+    with pytest.raises(DataError, match="it has no sound, which e needs"):
+        span_of(None, row(0.0, 1.0), tmp_path)
 
 
 def test_find_videos(tmp_path):
