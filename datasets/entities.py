@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from asd_explain.errors import AsdExplainError, OptionError
-from asd_explain.media.audio import RATE
 from asd_explain.tracks.crops import CROP_SIZE
 
 SPEAKING_AUDIBLE = "SPEAKING_AUDIBLE"
@@ -150,6 +149,8 @@ class EntitySubset(EntitySet):
 
 def sample_span(row: EntityRow) -> tuple[int, int]:
     """The first sample of a track's sound on the video's clock at 16 kHz, and how many there are; see EntityClip."""
+    from asd_explain.media.audio import RATE  # here: it brings torch, which tables alone do without
+
     first = int(row.timestamps_s[0] * RATE)
     count = int(row.timestamps_s[-1] * RATE) - first
     return first, count or max(1, round(RATE / row.fps))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -279,6 +282,11 @@ def test_nominal_rate_of_rounded_times(fps):
     times_s = np.round(902.13 + np.arange(40) / fps, 2)
     assert nominal_fps(times_s) == pytest.approx(fps, abs=fps * 0.01 / (39 / fps))
     assert nominal_fps(times_s, declared=12.5) == 12.5
+
+
+def test_tables_are_read_without_torch():
+    code = "import sys; import asd_explain.datasets.annotations; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_rows_are_checked_and_sound_has_the_field_s_length():
