@@ -1,12 +1,12 @@
 """Measure active speaker detectors on the local clips of the shared folder, all by one protocol.
 
-    python tools/evaluate_asd.py --model squeeze_asd --weights runs/best.safetensors \
+    python tools/evaluate_networks.py --model squeeze_asd --weights runs/best.safetensors \
         --compare lr_asd.pretrain_AVA light_asd.pretrain_AVA_CVPR --out runs/asd.test.json
 
 Average precision as in the official AVA evaluation, against the decision of the published ensemble and against labels
 that are certain (own voice against silence, a held picture, another person's voice, faces that do not talk), with
 bootstrap intervals over clips; by streams and size of the face; calibration with a temperature fitted on dev. What each
-section is: ``asd_explain/evaluate/asd_protocol.py``. A csv pair in AVA format is measured with ``--ava TRUTH SCORES``.
+section is: ``asd_explain/evaluate/asd_protocol.py``. Csv files are measured by ``tools/evaluate_asd.py``.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from asd_explain.evaluate.asd_protocol import (
     photo_material,
     section,
 )
-from asd_explain.evaluate.asd_report import calibration, draw_reliability, tables, write_report
-from asd_explain.evaluate.detection import ava_average_precision
+from asd_explain.evaluate.asd_report import calibration, draw_reliability, tables
+from asd_explain.evaluate.json_report import write_report
 from asd_explain.evaluate.pooled import PooledCache
 from asd_explain.evaluate.stream_views import TINY, Scorer, ViewCache, ViewedTrack, view_clip
-from asd_explain.media.writer import check_new
 from asd_explain.memory import give_back_large_blocks
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.registry import create_model, list_models
+from asd_explain.outputs import check_new
 from asd_explain.running import run_tool
 from asd_explain.scoring import classify
 from asd_explain.training.teacher import TEACHERS
@@ -178,7 +178,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", type=Path, help="file to read the network from instead of the card's")
     p.add_argument("--compare", nargs="+", default=[], metavar="CARD", help="further networks, in the same tables")
     p.add_argument("--split", default="test", choices=SPLITS, help="clips to report on (default test)")
-    p.add_argument("--ava", nargs=2, type=Path, metavar="CSV", help="ground truth and predictions: print AP and stop")
     p.add_argument("--out", type=Path, help="JSON report; the reliability diagram goes beside it as PNG")
     p.add_argument("--plain", action="store_true", help="leave out the looks: streams taken away, tiny faces")
     p.add_argument("--no-photos", action="store_true", help="leave out the talking photographs")
@@ -196,8 +195,6 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> str:
     """Everything, as markdown; writes the report where ``--out`` says."""
-    if args.ava:
-        return f"AP {100 * ava_average_precision(*args.ava):.10f} %\n"
     if min(args.per_speaker, args.bootstrap, args.threads) < 1:
         raise OptionError("--per-speaker, --bootstrap and --threads must be at least 1")
     shared = needed_shared_dir(args.shared)
