@@ -192,20 +192,19 @@ class Matched:
     entities: Texts
 
 
-def read_ava(truth: Path | str, predictions: Path | str, score_column: str = "score") -> Matched:
-    """Read and join the two files of the official evaluation.
-
-    Raises:
-        CsvError: see :func:`read_truth`, :func:`read_predictions` and :func:`match`.
-    """
-    annotated, scored = read_truth(truth), read_predictions(predictions, score_column)
-    found = match(annotated, scored)
-    return Matched(scored.scores[found], annotated.speaking.astype(np.int64), annotated.videos, annotated.entities)
+def join(truth: Rows, predictions: Rows) -> Matched:
+    """Scores beside annotations; see :func:`match` for what it refuses."""
+    scores = predictions.scores[match(truth, predictions)]
+    return Matched(scores, truth.speaking.astype(np.int64), truth.videos, truth.entities)
 
 
 def ava_average_precision(truth: Path | str, predictions: Path | str) -> float:
-    """The official "mAP" of AVA-ActiveSpeaker, in [0, 1], higher is better; see :func:`read_ava`."""
-    found = read_ava(truth, predictions)
+    """The official "mAP" of AVA-ActiveSpeaker, in [0, 1], higher is better.
+
+    Raises:
+        CsvError: see :func:`read_truth`, :func:`read_predictions` and :func:`match`; one class only.
+    """
+    found = join(read_truth(truth), read_predictions(predictions))
     try:
         return average_precision(found.scores, found.labels)
     except EvaluationError as error:

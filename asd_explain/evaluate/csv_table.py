@@ -1,8 +1,8 @@
 """Reading csv tables of a million rows strictly and fast, with an error that names file and line for whatever is wrong.
 
 Accepted: UTF-8 with or without byte order mark, any line ends, quoted fields, blank lines, a header line in any order,
-case and with further columns, or none where the columns are known by their place. Python's reader splits the lines (it
-alone knows where a quoted field ends), columns are converted in pieces, so memory stays near that of the numbers.
+case and with further columns, or none where the columns are known by their place. Lines are taken in pieces, so that
+memory stays near that of the numbers.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import csv
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 
 from asd_explain.evaluate.detection import EvaluationError
 
-_PIECE = 1 << 16
+_PIECE = 1 << 12
 _PROBE_BYTES = 1 << 13
 _OTHER_SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 
@@ -32,7 +34,7 @@ class Texts:
     """A column of words, each different one kept once.
 
     Attributes:
-        names: the different words, in order of first appearance.
+        names: the different words.
         codes: (N,) int64, which of them each row has.
     """
 
@@ -87,52 +89,55 @@ def read_table(
     """
     path = Path(path)
     wanted = (*numbers, *texts)
-    pieces: dict[str, list[np.ndarray]] = {}
-    tables: dict[str, dict[str, int]] = {}
     lines: list[np.ndarray] = []
-    reader = None
+    values: dict[str, list[np.ndarray]] = {}
+    words: dict[str, _Words] = {}
     try:
         with path.open("rb") as file:
             if b"\0" in file.read(_PROBE_BYTES):
                 raise CsvError(f"{path} is a binary file or UTF-16 text, not a csv; save it as UTF-8 csv")
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            first = next((cells for cells in reader if not _blank(cells)), None)
+            with _named(path, reader):
+                first = next((cells for cells in reader if not _blank(cells)), None)
             if first is None:
                 raise CsvError(f"{path} is empty; expected {', '.join(wanted)}")
             header, headed = _header(path, first, reader.line_num, wanted, optional_texts, without_header)
             places = {name: header.index(name) for name in (*wanted, *optional_texts) if name in header}
-            start = reader.line_num
-            rows: Iterator[list[str]] = reader
+            values = {name: [] for name in places}
+            words = {name: _Words() for name in places if name not in numbers}
+            pieces = _pieces(path, file, reader.line_num, len(header))
             if not headed:
-                rows, start = itertools.chain([first], reader), start - 1 - sum(cell.count("\n") for cell in first)
-            pieces = {name: [] for name in places}
-            tables = {name: {} for name in places if name not in numbers}
-            while piece := list(itertools.islice(rows, _PIECE)):
-                kept, at = _numbered(path, piece, start, reader.line_num, len(header))
-                start = reader.line_num
+                pieces = itertools.chain([([[cell] for cell in first], np.array([reader.line_num]))], pieces)
+            for columns, at in pieces:
                 lines.append(at)
-                columns = list(zip(*kept, strict=True)) if kept else [()] * len(header)
                 for name, place in places.items():
-                    convert = _numbers if name in numbers else _codes
-                    pieces[name].append(convert(columns[place], name, path, at, tables.get(name)))
+                    convert = words[name].codes if name in words else _numbers
+                    values[name].append(convert(columns[place], name, path, at))
     except OSError as error:
         raise CsvError(f"{path} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        line = 0 if reader is None else reader.line_num
-        raise CsvError(f"{path}, after line {line}: not UTF-8 text; save it as UTF-8 csv") from None
-    except csv.Error as error:
-        line = 0 if reader is None else reader.line_num
-        raise CsvError(f"{path}, line {line}: not a csv ({error}); is a quotation mark left open?") from None
-    if not sum(map(len, lines)):
+        read = int(lines[-1][-1]) if lines else 0
+        raise CsvError(f"{path}, after line {read}: not UTF-8 text; save it as UTF-8 csv") from None
+    if not lines:
         raise CsvError(f"{path} holds no rows below its header; expected {', '.join(wanted)}")
-    joined = {name: np.concatenate(parts) for name, parts in pieces.items()}
+    joined = {name: np.concatenate(parts) for name, parts in values.items()}
     return Table(
         path,
         {name: joined[name] for name in numbers},
-        {name: Texts(tuple(table), joined[name]) for name, table in tables.items()},
+        {name: Texts(tuple(found.names), joined[name]) for name, found in words.items()},
         np.concatenate(lines),
     )
+
+
+@contextmanager
+def _named(path: Path, reader: Any, before: int = 0) -> Iterator[None]:
+    """Errors of Python's csv reader, which began after the line ``before``, with file and line."""
+    try:
+        yield
+    except csv.Error as error:
+        line = before + reader.line_num
+        raise CsvError(f"{path}, line {line}: not a csv ({error}); is a quotation mark left open?") from None
 
 
 def _blank(cells: list[str]) -> bool:
@@ -171,45 +176,90 @@ def _header(
     return names, True
 
 
-def _numbered(
-    path: Path, piece: list[list[str]], start: int, end: int, width: int
-) -> tuple[list[list[str]], np.ndarray]:
-    """The rows that are not blank, and the line each ends on, given the lines read before and after the piece."""
-    if end - start == len(piece):
-        lines = np.arange(start + 1, end + 1)
-    else:  # some field holds line ends
-        lines = start + np.cumsum([1 + sum(cell.count("\n") for cell in row) for row in piece])
-    if all(len(row) == width for row in piece) and (width > 1 or not any(map(_blank, piece))):
-        return piece, lines
-    kept = [i for i, row in enumerate(piece) if not _blank(row)]
-    for i in kept:
-        if len(piece[i]) != width:
-            raise CsvError(f"{path}, line {lines[i]}: {len(piece[i])} cells where {width} are expected")
-    return [piece[i] for i in kept], lines[kept]
+def _pieces(path: Path, file: TextIO, start: int, width: int) -> Iterator[tuple[Sequence[Sequence[str]], np.ndarray]]:
+    """(the columns' cells, lines of the file) of some rows at a time; blank lines are left out.
+
+    Text without quotation marks is split at its commas, three times as fast as by Python's csv reader.
+
+    Args:
+        path: for messages.
+        file: placed after the header.
+        start: lines read before.
+        width: cells of a row.
+    """
+    while lines := list(itertools.islice(file, _PIECE)):
+        text = "".join(lines)
+        if '"' in text:
+            yield from _quoted_pieces(path, itertools.chain(lines, file), start, width)
+            return
+        numbers = np.arange(start + 1, start + 1 + len(lines))
+        start += len(lines)
+        if set(map(str.count, lines, itertools.repeat(","))) != {width - 1}:
+            kept = [i for i, line in enumerate(lines) if line.strip()]
+            for i in kept:
+                _check_width(path, numbers[i], lines[i].count(",") + 1, width)
+            if not kept:
+                continue
+            text, numbers = "".join(lines[i] for i in kept), numbers[kept]
+        cells = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").replace("\n", ",").split(",")
+        yield [cells[i::width] for i in range(width)], numbers
 
 
-def _numbers(cells: Sequence[str], name: str, path: Path, lines: np.ndarray, _: object) -> np.ndarray:
+def _quoted_pieces(
+    path: Path, lines: Iterator[str], start: int, width: int
+) -> Iterator[tuple[Sequence[Sequence[str]], np.ndarray]]:
+    """The same by Python's csv reader, which knows where a quoted field ends."""
+    reader = csv.reader(lines, strict=True)
+    rows, numbers = [], []
+    with _named(path, reader, start):
+        for row in reader:
+            if _blank(row):
+                continue
+            _check_width(path, start + reader.line_num, len(row), width)
+            rows.append(row)
+            numbers.append(start + reader.line_num)
+            if len(rows) == _PIECE:
+                yield list(zip(*rows, strict=True)), np.array(numbers)
+                rows, numbers = [], []
+    if rows:
+        yield list(zip(*rows, strict=True)), np.array(numbers)
+
+
+def _check_width(path: Path, line: int, cells: int, width: int) -> None:
+    if cells != width:
+        raise CsvError(f"{path}, line {line}: {cells} cells where {width} are expected")
+
+
+def _numbers(cells: Sequence[str], name: str, path: Path, lines: np.ndarray) -> np.ndarray:
     try:
         values = np.fromiter(map(float, cells), np.float64, len(cells))
-        if not np.isnan(values).any() and "_" not in "".join(cells):
+        if not np.isnan(values).any() and "_" not in "".join(cells):  # Python reads 1_0 as 10
             return values
     except ValueError:
         pass
-    for cell, line in zip(cells, lines, strict=True):
-        try:
-            fine = "_" not in cell and not math.isnan(float(cell))
-        except ValueError:
-            fine = False
-        if not fine:
-            what = f"{name} {cell.strip()!r} is no number" if cell.strip() else f"no {name}"
-            raise CsvError(f"{path}, line {line}: {what}; every row needs one")
-    raise AssertionError("unreachable: some cell above is no number")
+    cell, line = next((cell, line) for cell, line in zip(cells, lines, strict=True) if not _is_number(cell))
+    what = f"{name} {cell.strip()!r} is no number" if cell.strip() else f"no {name}"
+    raise CsvError(f"{path}, line {line}: {what}; every row needs one")
 
 
-def _codes(cells: Sequence[str], name: str, path: Path, lines: np.ndarray, table: dict[str, int]) -> np.ndarray:
-    known = len(table)
-    codes = np.fromiter((table.setdefault(cell, len(table)) for cell in map(str.strip, cells)), np.int64, len(cells))
-    if len(table) > known and "" in table:
-        row = int(np.flatnonzero(codes == table[""])[0])
-        raise CsvError(f"{path}, line {lines[row]}: no {name}; every row needs one")
-    return codes
+def _is_number(cell: str) -> bool:
+    try:
+        return not math.isnan(float(cell)) and "_" not in cell
+    except ValueError:
+        return False
+
+
+class _Words:
+    """Numbers the different words of a column."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+        self._cells: dict[str, int] = {}  # with the blanks around them
+
+    def codes(self, cells: Sequence[str], name: str, path: Path, lines: np.ndarray) -> np.ndarray:
+        for cell in sorted(set(cells) - self._cells.keys()):
+            word = cell.strip()
+            if not word:
+                raise CsvError(f"{path}, line {lines[cells.index(cell)]}: no {name}; every row needs one")
+            self._cells[cell] = self.names.setdefault(word, len(self.names))
+        return np.fromiter(map(self._cells.__getitem__, cells), np.int64, len(cells))
