@@ -168,12 +168,12 @@ def match(truth: Rows, predictions: Rows) -> np.ndarray:
 
 def _unpaired(truth: Rows, predictions: Rows, missing: np.ndarray, extra: np.ndarray) -> str:
     said = []
-    for rows, alone, what in ((truth, missing, "no prediction"), (predictions, extra, "no annotation")):
+    for rows, alone, what in ((truth, missing, "prediction"), (predictions, extra, "annotation")):
         if len(alone):
             some = "; ".join(f"{rows.name(i)} (line {rows.table.lines[i]})" for i in alone[:_NAMED])
-            more = ", ..." if len(alone) > _NAMED else ""
-            said.append(f"{len(alone)} rows of {rows.table.path} have {what}: {some}{more}")
-    return f"{' -- and '.join(said)}; {len(truth)} and {len(predictions)} rows, both files must hold the same"
+            more = "; ..." if len(alone) > _NAMED else ""
+            said.append(f"no {what} for {len(alone)} of the {len(rows)} rows of {rows.table.path}: {some}{more}")
+    return f"{' -- and '.join(said)}; both files must hold the same rows"
 
 
 @dataclass(frozen=True)

@@ -141,13 +141,14 @@ def place_once(
             aside["two" if names else "none"].append(video)
         placed.append(names)
     members = {c: np.array([names == {c} for names in placed], bool) for c in CATEGORIES}
+    outside = "left out of categories, Easy and Hard, kept in pooled"
     said = {
-        "recording": "have no row in the metadata: placed as the other sub-clips of their recording",
-        "division": "have no row in the metadata, nor has their recording: placed by the division file",
-        "two": "are placed in two categories by the file itself: left out of categories, Easy and Hard, kept in pooled",
-        "none": "are in none of the files given: left out of categories, Easy and Hard, kept in pooled",
+        "recording": "without a row in the metadata, placed as the other sub-clips of their recording",
+        "division": "of recordings without a row in the metadata, placed by the division file",
+        "two": f"that the file itself places in two categories, {outside}",
+        "none": f"in none of the files given, {outside}",
     }
-    notes = [f"{len(aside[k])} videos {text} ({_listed(aside[k])})" for k, text in said.items() if aside[k]]
+    notes = [f"sub-clips {text}: {len(aside[k])} ({_listed(aside[k])})" for k, text in said.items() if aside[k]]
     return Placement(members, tuple(notes))
 
 
@@ -159,11 +160,9 @@ def place_published(videos: Sequence[str], division: Mapping[str, Sequence[str]]
     never = [video for video, n in zip(videos, times, strict=True) if not n]
     notes = []
     if twice:
-        notes.append(f"{len(twice)} videos count in two categories, as the division file lists them ({_listed(twice)})")
+        notes.append(f"sub-clips that count in two categories, as they are listed: {len(twice)} ({_listed(twice)})")
     if never:
-        notes.append(
-            f"{len(never)} videos are not listed: in no category, Easy or Hard, only in pooled ({_listed(never)})"
-        )
+        notes.append(f"sub-clips that are not listed, which count in pooled alone: {len(never)} ({_listed(never)})")
     return Placement(members, tuple(notes))
 
 
@@ -174,7 +173,7 @@ def faults(metadata: Mapping[str, frozenset[str]] | None, division: Mapping[str,
         twice = [video for video, names in metadata.items() if len(names) > 1]
         if twice:
             whose = sorted({recording(video) for video in twice})
-            found.append(f"the metadata give {len(twice)} sub-clips two categories (of {_listed(whose)})")
+            found.append(f"sub-clips to which the metadata give two categories: {len(twice)} (of {_listed(whose)})")
     if division is not None:
         ids = [name for c in CATEGORIES for name in division[c]]
         if twice := sorted({name for name in ids if ids.count(name) > 1}):
