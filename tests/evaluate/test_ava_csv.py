@@ -160,3 +160,19 @@ def test_joining_equals_a_dictionary(tmp_path: Path, rows: dict, random) -> None
     found = read_ava(*write_pair(tmp_path, truth, guess))
     assert found.scores.tolist() == [score for _, score in rows.values()]
     assert np.array_equal(found.labels, [label == 1 for label, _ in rows.values()])
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused_by_name(tmp_path: Path, data: st.DataObject) -> None:
+    sound = "\n".join([HEADER + ",score", *guesses([1, 2, 3])]).encode()
+    at = data.draw(st.integers(0, len(sound)))
+    gone = data.draw(st.integers(0, 30))
+    put = data.draw(st.binary(max_size=4) | st.sampled_from([b"\n", b'"', b",", b"\0", b"\r", b"\xef\xbb\xbf", b";"]))
+    path = tmp_path / "guess.csv"
+    path.write_bytes(sound[:at] + put + sound[at + gone :])
+    try:
+        read_predictions(path)
+    except CsvError as error:
+        assert str(path) in str(error)  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
