@@ -195,3 +195,46 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     (folder / "lieb.txt").write_text("0\t1\t2\t3\t1\r\n")
     with pytest.raises(CsvError, match=r"sick\.txt: not UTF-8"):
         read_labels(folder)
+
+
+def test_from_files_to_f1_equals_a_plain_retelling(tmp_path: Path) -> None:
+    """The published steps one after another, on files of 400 labels and 500 faces in pixels."""
+    rng = np.random.default_rng(1)
+    centres = {name: rng.uniform(100, 500, 2) for name in PEOPLE}
+    labels = {
+        name: [
+            (
+                int(n),
+                *(int(v) for v in centres[name] + rng.normal(0, 6, 2)),
+                int(rng.integers(30, 60)),
+                int(rng.random() < 0.6),
+            )
+            for n in np.sort(rng.choice(130, 80, replace=False))
+        ]
+        for name in PEOPLE
+    }
+    faces = []  # frame, x, y, half side, score
+    for name in PEOPLE:
+        for frame in range(100):
+            x, y = 2 * centres[name] + 45 + rng.normal(0, 14, 2)
+            faces.append((frame, x, y, rng.uniform(25, 60), round(rng.normal(), 1)))
+    lines = {name: "".join("\t".join(map(str, row)) + "\n" for row in rows) for name, rows in labels.items()}
+    rows = [
+        f"c,{frame / 25:.2f},{x - s},{y - s},{x + s},{y + s},SPEAKING_AUDIBLE,{i // 100},{score}"
+        for i, (frame, x, y, s, score) in enumerate(faces)
+    ]
+    predicted = faces_of(read_predictions(write_scores(tmp_path / "s.csv", rows)), frame_size=None)
+    found = columbia_figures(read_labels(write_labels(tmp_path / "fusion", **lines)), predicted)
+    cut = [(frame, tuple(int(v) // 2 for v in (x - s, y - s, x + s, y + s)), score) for frame, x, y, s, score in faces]
+    values = []
+    for name in PEOPLE:
+        hits = wrong = 0
+        for n, x, y, width, truth in labels[name]:
+            score = plain_match(int(n / 29.97 * 25), (x, y, x + width, y + width), cut)
+            said = score is not None and score > 0
+            hits += said and truth
+            wrong += said != bool(truth)
+        values.append(2 * hits / (2 * hits + wrong))
+        assert 0.2 < found.people[name].found < 1, "both kinds of label occur"
+    assert [found.people[name].f1 for name in PEOPLE] == pytest.approx(values)
+    assert found.mean_f1 == pytest.approx(np.mean(values))

@@ -48,9 +48,8 @@ def test_ava(pair: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str], ca
     command = ["ava", str(truth), str(guess), "--out", str(tmp_path / "out" / "ava.json")]
     assert evaluate_asd.main(command) == 0
     value = average_precision(scores, labels)
-    assert (
-        f"| 200 | 5 | {labels.mean():.2%} | {100 * value:.4f} % |".replace("% |", " % |", 1) in capsys.readouterr().out
-    )
+    said = f"| 200 | 5 | {100 * labels.mean():.2f} % | {100 * value:.4f} % |"
+    assert said in capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "ava.json").read_text())
     assert report["figures"]["ap"] == pytest.approx(value, abs=1e-12)
     assert 0 < report["figures"]["ece"] < 1
@@ -134,7 +133,7 @@ def test_columbia(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "said"),
     [
         (["ava", "absent.csv", "{s}"], "absent.csv cannot be read"),
-        (["ava", "{s}", "{s}"], "truth|every row speaks"),
+        (["ava", "{s}", "{s}"], "scores.csv: every row speaks"),
         (["ava", "{t}", "{t}"], "8 columns without a header; expected 9"),
         (["ava", "{t}", "{s}", "--out", "report.txt"], "ends in .json"),
         (["ava", "{t}", "{s}", "--bins", "0"], "--bins must be at least 1"),
@@ -147,7 +146,7 @@ def test_columbia(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_names_what_is_wrong(pair: tuple, words: list[str], said: str, caplog: pytest.LogCaptureFixture) -> None:
     assert evaluate_asd.main([word.format(t=pair[0], s=pair[1]) for word in words]) == 2
-    assert any(part in caplog.text for part in said.split("|"))
+    assert said in caplog.text
     assert "\n" not in caplog.records[-1].message
 
 
@@ -172,4 +171,4 @@ def test_runs_where_heavy_libraries_cannot_be_imported(pair: tuple, tmp_path: Pa
         assert done.returncode == 0, done.stderr
         assert "| 200 |" in done.stdout
     refused = [sys.executable, "-c", program.replace("asd_explain.tools.evaluate_asd", "asd_explain.tools.train")]
-    assert "torch was asked for" in subprocess.run(refused, capture_output=True, text=True, check=False).stderr
+    assert "was asked for" in subprocess.run(refused, capture_output=True, text=True, check=False).stderr
