@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from asd_explain.ava_format import COLUMNS
 from asd_explain.errors import OutputError
 from asd_explain.explain.geometry import drawable_frames, drawing_scale
 from asd_explain.explain.smooth import smooth_heat
 from asd_explain.grid import TimeGrid
 from asd_explain.media.reader import ClipInfo
-from asd_explain.media.writer import check_new
+from asd_explain.outputs import check_new
 from asd_explain.scoring import Scores
-from asd_explain.tracks.boxes_csv import COLUMNS
 from asd_explain.tracks.track import Track
 
 HYSTERESIS = 0.15

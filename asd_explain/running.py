@@ -1,4 +1,7 @@
-"""How a run uses the machine: seeds, threads, progress."""
+"""How a run uses the machine: seeds, threads, progress.
+
+PyTorch and OpenCV are imported where they are used: tools that need neither start without them.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,23 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import cv2
-import torch
 from tqdm import tqdm
 
 from asd_explain.errors import AsdExplainError
-from asd_explain.media.reader import ClipInfo
-from asd_explain.options import Options
+
+if TYPE_CHECKING:
+    from asd_explain.media.reader import ClipInfo
+    from asd_explain.options import Options
 
 log = logging.getLogger(__name__)
 
 
 def seed_everything(seed: int) -> None:
     """Seed Python's and PyTorch's generators; nothing here draws from NumPy's global one."""
+    import torch
+
     random.seed(seed)
     torch.manual_seed(seed)
 
@@ -36,6 +42,9 @@ def bounded_threads(threads: int) -> Iterator[None]:
     Args:
         threads: 0 for all cores.
     """
+    import cv2
+    import torch
+
     before = torch.get_num_threads(), cv2.getNumThreads()
     cores = threads or os.cpu_count() or 1
     torch.set_num_threads(max(1, cores - 1))

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from asd_explain.errors import OptionError, OutputError
-from asd_explain.media.writer import check_new, check_output
+from asd_explain.media.writer import check_output
 from asd_explain.options import Options
+from asd_explain.outputs import check_new
 from asd_explain.results import RESULT_FILES, Result
 
 

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from asd_explain.errors import AsdExplainError, OptionError
-from asd_explain.media.writer import check_new
 from asd_explain.models.registry import create_model, list_models
+from asd_explain.outputs import check_new
 
 log = logging.getLogger(__name__)
 

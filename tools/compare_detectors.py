@@ -33,7 +33,7 @@ from tqdm import tqdm
 from asd_explain.datasets.shared_clips import GROUPS, SPLITS, ClipEntry, list_clips
 from asd_explain.errors import OptionError
 from asd_explain.media.reader import VideoReader
-from asd_explain.media.writer import check_new
+from asd_explain.outputs import check_new
 from asd_explain.running import run_tool
 from asd_explain.tracks.detect import DETECTORS, DetectionSchedule, Detector, create_detector
 from asd_explain.tracks.link import FaceTracker

@@ -1,252 +1,295 @@
-"""Measure active speaker detectors on the local clips of the shared folder, all by one protocol.
+"""Evaluate csv files of scores as the data sets of active speaker detection are evaluated; needs no network, no video.
 
-    python tools/evaluate_asd.py --model squeeze_asd --weights runs/best.safetensors \
-        --compare lr_asd.pretrain_AVA light_asd.pretrain_AVA_CVPR --out runs/asd.test.json
+    python tools/evaluate_asd.py ava val_orig.csv val_res.csv --out ava.json
+    python tools/evaluate_asd.py wasd val_orig.csv val_res.csv --metadata wasd_metadata.csv \
+        --division dataset_division.txt
+    python tools/evaluate_asd.py columbia col_labels/fusion columbia.scores.csv
 
-Average precision as in the official AVA evaluation, against the decision of the published ensemble and against labels
-that are certain (own voice against silence, a held picture, another person's voice, faces that do not talk), with
-bootstrap intervals over clips; by streams and size of the face; calibration with a temperature fitted on dev. What each
-section is: ``asd_explain/evaluate/asd_protocol.py``. A csv pair in AVA format is measured with ``--ava TRUTH SCORES``.
+Prints a table in markdown, and says what was not plain about the files. Formats and rules: AVA-ActiveSpeaker's in
+``asd_explain/evaluate/ava_csv.py``, WASD's categories in ``wasd.py``, Columbia's protocol in ``columbia.py`` beside it.
+Where all scores lie in [0, 1] they are taken for probabilities, and their calibration error (ECE) is given too.
+Networks are measured on local clips by ``tools/evaluate_networks.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from asd_explain.datasets.shared_clips import SPLITS, ClipEntry, list_clips
-from asd_explain.datasets.talking_corpus import TalkingClipCache, talking_entries
-from asd_explain.errors import AsdExplainError, OptionError, WeightsError
-from asd_explain.evaluate.asd_protocol import (
-    Labels,
-    Material,
-    ensemble_of,
-    label_tracks,
-    looks,
-    materials,
-    members_against_ensemble,
-    photo_material,
-    section,
+from asd_explain import __version__
+from asd_explain.errors import OptionError
+from asd_explain.evaluate.ava_csv import Matched, join, read_predictions, read_truth
+from asd_explain.evaluate.calibration import BINS
+from asd_explain.evaluate.columbia import (
+    BOX_SCALE,
+    FPS,
+    FRAME_SIZE,
+    LABEL_FPS,
+    OUTSIDE,
+    ColumbiaFigures,
+    columbia_figures,
+    faces_of,
+    read_labels,
 )
-from asd_explain.evaluate.asd_report import calibration, draw_reliability, tables, write_report
-from asd_explain.evaluate.detection import ava_average_precision
-from asd_explain.evaluate.pooled import PooledCache
-from asd_explain.evaluate.stream_views import TINY, Scorer, ViewCache, ViewedTrack, view_clip
-from asd_explain.media.writer import check_new
-from asd_explain.memory import give_back_large_blocks
-from asd_explain.models.fusion_backbone import FusionBackbone
-from asd_explain.models.registry import create_model, list_models
+from asd_explain.evaluate.csv_table import CsvError
+from asd_explain.evaluate.detection_figures import Figures, are_probabilities, figures_of
+from asd_explain.evaluate.json_report import write_report
+from asd_explain.evaluate.wasd import (
+    WasdFigures,
+    faults,
+    place_once,
+    place_published,
+    read_division,
+    read_metadata,
+    wasd_figures,
+)
+from asd_explain.outputs import check_new
 from asd_explain.running import run_tool
-from asd_explain.scoring import classify
-from asd_explain.training.teacher import TEACHERS
-from asd_explain.weights.cards import Card, cards
-from asd_explain.weights.choice import PREFERRED
-from asd_explain.weights.store import cache_dir, load, load_state, needed_shared_dir, read_state, sha256_of
-
-log = logging.getLogger(__name__)
 
 
-def load_network(name: str, weights: Path | None = None) -> FusionBackbone:
-    """A card's network without fitted gates, or a registered model with the weights of a file.
-
-    Args:
-        name: a card's name, or that of a registered model.
-        weights: file to read instead of the card's.
-
-    Raises:
-        OptionError: unknown name, or a model that no card has, without a file.
-        WeightsError: the file does not fit.
-    """
-    networks = [c.name for c in cards().values() if c.kind == "network"]
-    if name not in networks and name not in list_models():
-        raise OptionError(f"unknown model {name!r}; choose one of {', '.join(list_models() + networks)}")
-    if name not in networks and weights is None:
-        name = PREFERRED.get(name) or next((n for n in networks if cards()[n].model == name), name)
-        if name not in networks:
-            raise OptionError(f"no weights of {name} are published; give a file with --weights")
-    if name in networks and weights is None:
-        return load(name, gates=False)
-    path = Path(weights)
-    state = read_state(path)
-    model_name = cards()[name].model if name in networks else name
-    model = create_model(model_name)
-    # Gates that are trained in belong to the network; where a file has none, it is the same network without.
-    if model.fusion_gate is not None and not any(key.startswith("fusion_gate.") for key in state):
-        model.attach_gates(None)
-    load_state(model, state, str(path))
-    sha256 = sha256_of(path)
-    known = next((c for c in cards().values() if c.kind == "network" and c.sha256 == sha256), None)
-    geometry = cards()[name].geometry if name in networks else "box"
-    model.card = known or Card(
-        name=f"{model_name}.{path.stem}",
-        kind="network",
-        file=path.name,
-        sha256=sha256,
-        size_bytes=path.stat().st_size,
-        licence="",
-        source="a file",
-        model=model_name,
-        geometry=geometry,
-    )
-    model.weights_sha256 = sha256
-    return model.requires_grad_(False).eval()
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share as a cell of a table."""
+    return "undefined" if value is None else f"{100 * value:.{digits}f} %"
 
 
-@torch.inference_mode()
-def teacher_margins(entries: list[ClipEntry], folder: Path, quiet: bool) -> dict[str, dict[str, np.ndarray]]:
-    """{member: {track: (T,) margin under the own sound}} of the published ensemble."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for name, geometry in TEACHERS:
-        model = load(name, gates=False)
-        cache = PooledCache(folder, model, geometry)
-        margins = found.setdefault(f"{name}, {geometry}", {})
-        for entry in tqdm(entries, f"teacher {name} {geometry}", disable=True if quiet else None, leave=False):
-            for t in cache.get(entry):
-                logits = classify(model, {"audio": t.audio[None], "face": t.face[None]})[0].double().numpy()
-                margins[t.name] = logits[:, 1] - logits[:, 0]
+def read_pair(args: argparse.Namespace) -> Matched:
+    """Both csv files, joined."""
+    with tqdm(total=3, desc=f"reading {args.truth.name}", disable=None, leave=False) as bar:
+        truth = read_truth(args.truth)
+        bar.set_description(f"reading {args.scores.name}")
+        bar.update()
+        scored = read_predictions(args.scores, args.score_column)
+        bar.set_description("joining")
+        bar.update()
+        found = join(truth, scored)
+    if len(set(found.labels.tolist())) < 2:
+        word = "speaks" if found.labels[0] else "is silent"
+        raise CsvError(f"{args.truth}: every row {word}; average precision needs speaking and silent rows")
     return found
 
 
-def talking_photos(model: FusionBackbone, split: str, folder: Path, quiet: bool) -> dict[str, list[ViewedTrack]]:
-    """{kind of clip: tracks with their truth} of the talking photographs of a split; empty where none can be made."""
-    cache, found = TalkingClipCache(folder), {}
-    bar = tqdm(talking_entries(split), f"{model.card.name}: photos", disable=True if quiet else None, leave=False)
-    try:
-        for entry in bar:
-            for clip in cache.get(entry):
-                found.setdefault(clip.kind, []).append(view_clip(model, clip, model.card.geometry))
-    except AsdExplainError as error:
-        log.warning("talking photos are left out: %s", error)
-        return {}
-    return found
+def words_on_scores(figures: Figures, args: argparse.Namespace) -> list[str]:
+    """What to know about ties and calibration."""
+    said = []
+    if figures.ap_best_tie_order - figures.ap > 1e-12:
+        said.append(
+            "equal scores count as one step, the least that the official script can give for them; with the speaking "
+            f"rows first it gives {percent(figures.ap_best_tie_order, 4)}"
+        )
+    if figures.ece is None:
+        said.append(f"no calibration error: column {args.score_column} leaves [0, 1], so it holds no probabilities")
+    else:
+        said.append(f"ECE over {args.bins} bins of equal width, scores taken for P(speaking)")
+    return said
 
 
-def measure(
-    model: FusionBackbone, entries: dict[str, list[ClipEntry]], labels: dict[str, Labels], args: argparse.Namespace
-) -> dict:
-    """Everything about one network, ready for JSON."""
-    folder, geometry, split = args.cache or cache_dir() / "corpus", model.card.geometry, args.split
-    name = model.card.name
-    found_by_split: dict[str, dict[str, Material]] = {}
-    found_looks: dict[str, dict[str, dict]] = {}
-    options = {"draws": args.bootstrap, "seed": args.seed}
-    for part in dict.fromkeys(("dev", split)):
-        wanted = () if part != split or args.plain else (*TINY, "hidden")
-        cache = ViewCache(folder, model, geometry, wanted, keep=not args.no_cache)
-        bar = tqdm(entries[part], f"{name}: {part}", disable=True if args.quiet else None, leave=False)
-        tracks = cache.collect(bar)
-        scorer = Scorer(model, tracks, args.seed)
-        found_by_split[part] = materials(scorer, tracks, labels[part])
-        if part != split:
-            continue
-        photos = {} if args.no_photos else talking_photos(model, split, folder, args.quiet)
-        if photos:
-            found_by_split[part]["talking_photos"] = photo_material(model, photos)
-        if not args.plain:
-            for title, look in tqdm(
-                looks(tuple(model.streams)).items(),
-                f"{name}: looks",
-                disable=True if args.quiet else None,
-                leave=False,
-            ):
-                scored = materials(scorer, tracks, labels[part], look)
-                if photos and look.view == "own":
-                    scored["talking_photos"] = photo_material(model, photos, look)
-                found_looks[title] = {key: section(value, **options) for key, value in scored.items() if value.parts}
+def report_of(args: argparse.Namespace, *inputs: Path | None, **found: object) -> dict:
+    """What every report begins with; inputs by name, no path of a machine."""
     return {
-        "weights_sha256": model.weights_sha256,
-        "model": model.card.model,
-        "geometry": geometry,
-        "streams": list(model.streams),
-        "sections": {key: section(value, **options) for key, value in found_by_split[split].items() if value.parts},
-        "looks": found_looks,
-        "calibration": calibration(found_by_split["dev"], found_by_split[split]),
+        "evaluated": args.data,
+        "asd_explain": __version__,
+        "inputs": [path.name for path in inputs if path is not None],
+        "score_column": args.score_column,
+        **found,
     }
 
 
+def finished(lines: Sequence[str], notes: Sequence[str]) -> str:
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).rstrip() + "\n"
+
+
+def ava(args: argparse.Namespace) -> tuple[dict, str]:
+    """AVA-ActiveSpeaker: one AP over all rows."""
+    found = read_pair(args)
+    figures = figures_of(found.scores, found.labels, probabilities=are_probabilities(found.scores), bins=args.bins)
+    notes = words_on_scores(figures, args)
+    lines = [
+        "| rows | entities | speaking | AP (official mAP) | ECE |",
+        "|---:|---:|---:|---:|---:|",
+        f"| {figures.rows} | {len(found.entities.names)} | {percent(figures.base_rate)} | {percent(figures.ap, 4)} | "
+        f"{'none' if figures.ece is None else percent(figures.ece)} |",
+    ]
+    report = report_of(
+        args,
+        args.truth,
+        args.scores,
+        entities=len(found.entities.names),
+        figures={**asdict(figures), "base_rate": figures.base_rate},
+        ece_bins=args.bins,
+        notes=notes,
+    )
+    return report, finished(lines, notes)
+
+
+def wasd(args: argparse.Namespace) -> tuple[dict, str]:
+    """WASD: AP by category."""
+    if args.metadata is None and args.division is None:
+        raise OptionError("give --metadata wasd_metadata.csv or --division dataset_division.txt (or both) of WASD")
+    metadata = None if args.metadata is None else read_metadata(args.metadata)
+    division = None if args.division is None else read_division(args.division)
+    found = read_pair(args)
+    videos = found.videos.names
+    schemes = {"once": place_once(videos, metadata, division)}
+    if division is not None:
+        schemes["published"] = place_published(videos, division)
+    measured = {
+        name: wasd_figures(found.scores, found.labels, found.videos.codes, placement, bins=args.bins)
+        for name, placement in schemes.items()
+    }
+    pooled = measured["once"].sections["pooled"]
+    notes = [
+        "Easy, Hard and pooled are AP over all their rows together; macro is the mean of the five categories' AP",
+        "scheme once: a row counts in one category at most, by its sub-clip where there are metadata",
+        *(f"scheme once: {note}" for note in measured["once"].notes),
+    ]
+    if "published" in measured:
+        notes.append("scheme published: as the official script, every category whose list has the recording's id")
+        notes += [f"scheme published: {note}" for note in measured["published"].notes]
+    notes += [f"the files: {fault}" for fault in faults(metadata, division)]
+    notes += words_on_scores(pooled, args)
+    report = report_of(
+        args,
+        args.truth,
+        args.scores,
+        args.metadata,
+        args.division,
+        schemes={name: figures.as_dict() for name, figures in measured.items()},
+        ece_bins=args.bins,
+        notes=notes,
+    )
+    return report, finished(wasd_table(measured), notes)
+
+
+def wasd_table(measured: dict[str, WasdFigures]) -> list[str]:
+    """Rows of the table: a section each, columns by scheme."""
+    columns = ("rows", "speaking", "AP", "ECE")
+    head = ["section", *(f"{c}, {name}" if len(measured) > 1 else c for name in measured for c in columns)]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
+    for section in measured["once"].sections:
+        cells = [section]
+        for figures in (m.sections[section] for m in measured.values()):
+            ap = f"undefined: {figures.undefined}" if figures.undefined else percent(figures.ap)
+            share = "none" if figures.base_rate is None else percent(figures.base_rate)
+            cells += [str(figures.rows), share, ap, "none" if figures.ece is None else percent(figures.ece)]
+        lines.append(f"| {' | '.join(cells)} |")
+    macro = [cell for m in measured.values() for cell in ("", "", percent(m.macro), "")]
+    lines.append(f"| {' | '.join(['macro (mean of the five categories)', *macro])} |")
+    return lines
+
+
+def columbia(args: argparse.Namespace) -> tuple[dict, str]:
+    """Columbia: F1 of each person."""
+    labels = read_labels(args.labels)
+    rows = read_predictions(args.scores, args.score_column)
+    size = None if args.pixels else args.frame_size
+    faces = faces_of(rows, frame_size=size, box_scale=args.box_scale, fps=args.fps)
+    threshold, why = args.threshold, "as asked"
+    if threshold is None:
+        probable = are_probabilities(rows.scores)
+        threshold, why = (0.5, "all scores lie in [0, 1]") if probable else (0.0, "scores leave [0, 1]")
+    found = columbia_figures(labels, faces, threshold=threshold, label_fps=args.label_fps, fps=args.fps)
+    notes = [
+        f"speech is a score above {threshold:g} ({why}); a missed face is silent",
+        "the mean is over the five people that the field reports; abbas stays out of it",
+    ]
+    if found.after_the_end:
+        notes.append(f"{found.after_the_end} labels lie after the last prediction; their faces count as missed")
+    report = report_of(
+        args,
+        args.scores,
+        threshold=threshold,
+        label_fps=args.label_fps,
+        fps=args.fps,
+        frame_size=None if size is None else list(size),
+        box_scale=args.box_scale,
+        figures=found.as_dict(),
+        notes=notes,
+    )
+    return report, finished(columbia_table(found), notes)
+
+
+def columbia_table(found: ColumbiaFigures) -> list[str]:
+    """Rows of the table, a person each."""
+    lines = [
+        "| person | labels | speaking | face found | precision | recall | accuracy | F1 |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, f in found.people.items():
+        cells = [percent(v) for v in (f.speaking / f.labels, f.found, f.precision, f.recall, f.accuracy, f.f1)]
+        outside = " (outside the mean)" if name in OUTSIDE else ""
+        lines.append(f"| {name}{outside} | {f.labels} | {' | '.join(cells)} |")
+    return [*lines, f"| mean of five | | | | | | | {percent(found.mean_f1)} |"]
+
+
+def width_x_height(text: str) -> tuple[int, int]:
+    """Two whole numbers with an x between."""
+    width, _, height = text.lower().partition("x")
+    return int(width), int(height)
+
+
 def parser() -> argparse.ArgumentParser:
-    names = [c.name for c in cards().values() if c.kind == "network"]
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", default="lr_asd.pretrain_AVA", metavar="NAME", help=f"card or model: {' '.join(names)}")
-    p.add_argument("--weights", type=Path, help="file to read the network from instead of the card's")
-    p.add_argument("--compare", nargs="+", default=[], metavar="CARD", help="further networks, in the same tables")
-    p.add_argument("--split", default="test", choices=SPLITS, help="clips to report on (default test)")
-    p.add_argument("--ava", nargs=2, type=Path, metavar="CSV", help="ground truth and predictions: print AP and stop")
-    p.add_argument("--out", type=Path, help="JSON report; the reliability diagram goes beside it as PNG")
-    p.add_argument("--plain", action="store_true", help="leave out the looks: streams taken away, tiny faces")
-    p.add_argument("--no-photos", action="store_true", help="leave out the talking photographs")
-    p.add_argument("--shared", type=Path, help="shared folder (default: ASD_EXPLAIN_SHARED, else ../shared)")
-    p.add_argument("--cache", type=Path, help="folder for crops and embeddings (default: the user's cache folder)")
-    p.add_argument("--no-cache", action="store_true", help="store no embeddings (for checkpoints looked at once)")
-    p.add_argument("--per-speaker", type=int, default=1000, help="clips of each speaker of clips/tracks (default all)")
-    p.add_argument("--bootstrap", type=int, default=1000, help="resamples of the clips (default 1000)")
-    p.add_argument("--seed", type=int, default=0, help="of voices, noises, shifts and resamples")
-    p.add_argument("--overwrite", action="store_true", help="replace an existing report")
-    p.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
-    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    kinds = p.add_subparsers(dest="data", required=True, metavar="ava|wasd|columbia")
+    made = {}
+    for name, work, text in (
+        ("ava", ava, "AVA-ActiveSpeaker: average precision, the official way"),
+        ("wasd", wasd, "WASD: average precision by category, Easy, Hard, macro and pooled"),
+        ("columbia", columbia, "Columbia: F1 of each person"),
+    ):
+        made[name] = kinds.add_parser(name, help=text, description=text)
+        made[name].set_defaults(work=work)
+    for name in ("ava", "wasd"):
+        made[name].add_argument("truth", type=Path, metavar="TRUTH.csv", help="annotations in AVA columns")
+    made["columbia"].add_argument("labels", type=Path, metavar="LABELS", help="folder with bell.txt, boll.txt, ...")
+    for one in made.values():
+        one.add_argument("scores", type=Path, metavar="SCORES.csv", help="predictions: the same columns and a score")
+        one.add_argument("--score-column", default="score", metavar="NAME", help="column of the score (default score)")
+        one.add_argument("--out", type=Path, metavar="REPORT.json", help="write everything as JSON")
+        one.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    for name in ("ava", "wasd"):
+        made[name].add_argument("--bins", type=int, default=BINS, help=f"of the calibration error (default {BINS})")
+    made["wasd"].add_argument("--metadata", type=Path, help="wasd_metadata.csv: categories by sub-clip")
+    made["wasd"].add_argument(
+        "--division", type=Path, help="dataset_division.txt: categories by recording; adds the published scheme"
+    )
+    col = made["columbia"]
+    col.add_argument("--threshold", type=float, help="speech is a score above it (default 0; 0.5 if all are in [0, 1])")
+    width, height = FRAME_SIZE
+    col.add_argument(
+        "--frame-size",
+        type=width_x_height,
+        default=FRAME_SIZE,
+        metavar="WxH",
+        help=f"of the video that boxes are shares of (default {width}x{height})",
+    )
+    col.add_argument("--pixels", action="store_true", help="boxes are pixels of the video, not shares")
+    col.add_argument("--box-scale", type=float, default=BOX_SCALE, help=f"labels' over video's (default {BOX_SCALE:g})")
+    col.add_argument("--fps", type=float, default=FPS, help=f"of the frames that are compared (default {FPS:g})")
+    col.add_argument("--label-fps", type=float, default=LABEL_FPS, help=f"of the labels (default {LABEL_FPS:g})")
     return p
 
 
 def run(args: argparse.Namespace) -> str:
     """Everything, as markdown; writes the report where ``--out`` says."""
-    if args.ava:
-        return f"AP {100 * ava_average_precision(*args.ava):.10f} %\n"
-    if min(args.per_speaker, args.bootstrap, args.threads) < 1:
-        raise OptionError("--per-speaker, --bootstrap and --threads must be at least 1")
-    shared = needed_shared_dir(args.shared)
+    if getattr(args, "bins", 1) < 1:
+        raise OptionError("--bins must be at least 1")
     if args.out:
         if args.out.suffix != ".json":
             raise OptionError(f"--out {args.out}: the report is JSON; give a name that ends in .json")
-        for path in (args.out, args.out.with_suffix(".png")):
-            check_new(path, args.overwrite)
-    torch.set_num_threads(args.threads)
-    cv2.setNumThreads(args.threads)
-    # Before anything long: a mistyped name is an error now, not in ten minutes.
-    networks = [load_network(args.model, args.weights), *(load_network(name) for name in args.compare)]
-    if len({m.card.name for m in networks}) < len(networks):
-        raise WeightsError("--model and --compare name one network twice; give each once")
-    listed = list_clips(shared, per_speaker=args.per_speaker)
-    entries = {s: [e for e in listed if e.split == s] for s in dict.fromkeys(("dev", args.split))}
-    if empty := [s for s, chosen in entries.items() if not chosen]:
-        raise OptionError(f"no clips of split {', '.join(empty)} below {shared}")
-    folder = args.cache or cache_dir() / "corpus"
-    labels, members = {}, {}
-    name, geometry = TEACHERS[-1]
-    shared_tracks = PooledCache(folder, load(name, gates=False), geometry)  # boxes, voices: what all networks share
-    for part, chosen in entries.items():
-        margins = teacher_margins(chosen, folder, args.quiet)
-        labels[part] = label_tracks(shared_tracks.collect(chosen), ensemble_of(margins))
-        if part == args.split:
-            members = members_against_ensemble(margins, draws=args.bootstrap, seed=args.seed)
-    report = {
-        "split": args.split,
-        "seed": args.seed,
-        "bootstrap": {"draws": args.bootstrap, "level": 0.95, "unit": "clip"},
-        "clips": {s: len(chosen) for s, chosen in entries.items()},
-        "people": len({e.person for e in entries[args.split]}),
-        "talking_tracks": len(labels[args.split].talking),
-        "left_out": labels[args.split].left_out,
-        "teachers": list(members),
-        "members": members,
-        "networks": {m.card.name: measure(m, entries, labels, args) for m in networks},
-    }
+        check_new(args.out, args.overwrite)
+    report, text = args.work(args)
     if args.out:
         write_report(report, args.out)
-        draw_reliability(report, args.out.with_suffix(".png"))
-    return tables(report)
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    give_back_large_blocks()
     return run_tool(lambda: run(args))
 
 

@@ -34,7 +34,6 @@ from asd_explain import __version__
 from asd_explain.datasets.shared_clips import SPLITS
 from asd_explain.datasets.talking_corpus import CORPUS_VERSION, talking_entries
 from asd_explain.errors import AsdExplainError, OptionError, OutputError
-from asd_explain.evaluate.asd_report import write_report
 from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
 from asd_explain.evaluate.attention import METHODS, SEEDED, Settings, measure, warm_up
 from asd_explain.evaluate.attention_material import CutTrack, clip_names, clip_paths, corpus_tracks, cut_clip
@@ -46,6 +45,7 @@ from asd_explain.evaluate.attention_summary import rows_for_csv, summarise
 from asd_explain.evaluate.attention_words import BLIND
 from asd_explain.evaluate.faithfulness import Protocol
 from asd_explain.evaluate.intervention import agreement_rows, correlation_rows, decisive_rows, effects
+from asd_explain.evaluate.json_report import write_report
 from asd_explain.evaluate.sanity import (
     CascadeRow,
     by_depth,
@@ -56,8 +56,8 @@ from asd_explain.evaluate.sanity import (
 from asd_explain.evaluate.segments import Segment, Smoothing, inputs_of
 from asd_explain.explain.base import create_explainer
 from asd_explain.explain.fullgrad import completeness
-from asd_explain.media.writer import check_new
 from asd_explain.options import DEVICES, pick_device
+from asd_explain.outputs import check_new
 from asd_explain.running import bounded_threads, run_tool, seed_everything
 from asd_explain.tracks.detect import DETECTORS, create_detector
 from asd_explain.weights.choice import choose

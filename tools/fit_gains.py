@@ -28,8 +28,8 @@ from asd_explain.evaluate.attention_material import CutTrack, corpus_tracks, cut
 from asd_explain.evaluate.attention_picking import pick_segments
 from asd_explain.evaluate.segments import inputs_of, visual_streams
 from asd_explain.explain.gains import agreement, at_cells, fit_gains, gated_maps, occlusion_map
-from asd_explain.media.writer import check_new
 from asd_explain.models.fusion_backbone import FusionBackbone
+from asd_explain.outputs import check_new
 from asd_explain.running import bounded_threads, run_tool, seed_everything
 from asd_explain.tracks.detect import create_detector
 from asd_explain.weights.card_writing import fitted_card_text

@@ -31,7 +31,6 @@ from tqdm import tqdm
 from asd_explain.datasets.shared_clips import SPLITS, ClipEntry, list_clips
 from asd_explain.datasets.talking_corpus import TalkingClipCache, talking_entries
 from asd_explain.errors import AsdExplainError, OptionError
-from asd_explain.evaluate.asd_report import write_report
 from asd_explain.evaluate.gate_distribution import distribution
 from asd_explain.evaluate.gate_reactions import (
     OWN,
@@ -45,13 +44,14 @@ from asd_explain.evaluate.gate_reactions import (
     summarise,
 )
 from asd_explain.evaluate.gate_report import FILLS, NOTHING, trained_sufficiency
+from asd_explain.evaluate.json_report import write_report
 from asd_explain.evaluate.stream_views import TINY, Scorer, ViewCache, ViewedTrack, view_clip
 from asd_explain.explain.shares import KINDS
-from asd_explain.media.writer import check_new
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.fusion_backbone import FusionBackbone
+from asd_explain.outputs import check_new
 from asd_explain.running import run_tool
-from asd_explain.tools.evaluate_asd import load_network
+from asd_explain.tools.evaluate_networks import load_network
 from asd_explain.weights.cards import cards
 from asd_explain.weights.store import cache_dir, load, needed_shared_dir
 

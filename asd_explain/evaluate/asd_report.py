@@ -1,8 +1,7 @@
-"""Report of an active speaker detector: calibration figures, tables, reliability diagram, JSON."""
+"""Report of an active speaker detector: calibration figures, tables, reliability diagram."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -179,32 +178,6 @@ def draw_reliability(report: dict, path: Path) -> None:
     partial = path.with_name(f".{path.stem}.{os.getpid()}.png")
     try:
         figure.savefig(partial, dpi=110)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _plain(value: object) -> object:
-    """JSON knows no NaN: None in its place."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def write_report(report: dict, path: Path) -> None:
-    """The report as JSON, there as a whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.json")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(_plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None

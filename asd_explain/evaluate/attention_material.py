@@ -319,7 +319,7 @@ def corpus_tracks(entry: ClipEntry, folder: Path | None = None) -> list[CutTrack
 
     Args:
         entry: the clip.
-        folder: of the cache; the default of ``tools/evaluate_asd.py`` unless given.
+        folder: of the cache; the default of ``tools/evaluate_networks.py`` unless given.
 
     Raises:
         OptionError: the entry is none of the corpus.

@@ -19,8 +19,8 @@ import numpy as np
 from torch import nn
 
 from asd_explain.errors import OptionError, OutputError
-from asd_explain.evaluate.asd_report import write_report
 from asd_explain.evaluate.intervention import Change, SegmentEffects
+from asd_explain.evaluate.json_report import write_report
 
 #: Of the stored figures; goes up with every change after which old ones would be read wrongly.
 #: 2: levels of raw heat and which frames are called speaking; a dead map is a miss in placement.

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
+from asd_explain.ava_format import COLUMNS
 from asd_explain.datasets.talking_photos import Camera, frame_times, perform
 from asd_explain.datasets.talking_scene import Scene
 from asd_explain.datasets.talking_truth import LABELS
 from asd_explain.errors import BoxesError
 from asd_explain.grid import nearest
 from asd_explain.media.reader import ClipInfo
-from asd_explain.tracks.boxes_csv import COLUMNS, read_boxes
+from asd_explain.tracks.boxes_csv import read_boxes
 
 log = logging.getLogger(__name__)
 

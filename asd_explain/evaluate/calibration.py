@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from asd_explain.evaluate.detection import EvaluationError
 
@@ -126,6 +125,8 @@ def fit_temperature(margin: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     Raises:
         EvaluationError: for values that cannot be used.
     """
+    from scipy.optimize import minimize_scalar  # a second of start-up, which evaluating csv files does without
+
     margin, labels, weights = _checked(margin, labels, weights)
 
     def cost(log_t: float) -> float:

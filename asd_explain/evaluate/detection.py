@@ -4,28 +4,21 @@ The official script (ActivityNet, ``get_ava_active_speaker_performance.py``) sor
 precision and recall after every row, makes precision monotone from the right, and sums it over the steps of recall
 (the all-points AP of PASCAL VOC). Its order among equal scores is whatever the sort leaves. Here equal scores count as
 one step: precision and recall are taken after all of them, as a threshold would. So the result does not depend on the
-order of the rows, a constant score gives the share of positives, and without ties it is the official figure.
+order of the rows, a constant score gives the share of positives, and without ties it is the official figure; with ties
+it is the least that the official script can give, that of silent rows first (:func:`best_tie_order` is the most).
 
 Rows may carry weights, which stand for so many copies of a row.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from asd_explain.errors import AsdExplainError
-from asd_explain.tracks.boxes_csv import COLUMNS
-
-SPEAKING = "SPEAKING_AUDIBLE"
-LABELS = ("NOT_SPEAKING", SPEAKING, "SPEAKING_NOT_AUDIBLE")
-#: Boxes of the two files may differ by this much (shares of the frame), as in the official script.
-BOX_TOLERANCE = 1e-9
 
 
 class EvaluationError(AsdExplainError):
@@ -82,6 +75,21 @@ def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarra
         some = "no frame at all" if not len(ranked) else "only one class"
         raise EvaluationError(f"{some} among {len(ranked)} frames; average precision needs speaking and silent ones")
     return value
+
+
+def best_tie_order(scores: np.ndarray, labels: np.ndarray) -> float:
+    """AP in [0, 1] with the speaking rows first among equal scores: the most that the official script can give.
+
+    What it gives for tied scores lies between :func:`average_precision` and this, as its sort happens to leave them.
+
+    Raises:
+        EvaluationError: as :func:`average_precision`.
+    """
+    order, last, ranked, weights = _ordered(scores, labels, None)
+    run = np.repeat(np.arange(len(last)), np.diff(last, prepend=-1))
+    ranked = ranked[np.lexsort((-ranked, run))]
+    value = _area(np.arange(len(order)), ranked, weights)
+    return average_precision(scores, labels) if math.isnan(value) else value
 
 
 def precision_recall(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -214,100 +222,3 @@ class DetectionMetric:
             frames=len(scores),
             positives=int((labels == 1).sum()),
         )
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """An AVA csv: {(timestamp, entity): (box, label, score or None, line)}."""
-
-    path: Path
-    rows: dict[tuple[float, str], tuple[tuple[float, ...], str, float | None, int]]
-
-
-def _read(path: Path, *, scored: bool) -> _Rows:
-    needed = (*COLUMNS, "score") if scored else COLUMNS
-    found: dict[tuple[float, str], tuple[tuple[float, ...], str, float | None, int]] = {}
-    columns: list[int] | None = None
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            for cells in reader:
-                if not cells:
-                    continue
-                if columns is None:
-                    header = [cell.strip().lower() for cell in cells]
-                    headed = "video_id" in header
-                    names = header if headed else [*COLUMNS, "score"][: len(cells)]
-                    if missing := [name for name in needed if name not in names]:
-                        raise EvaluationError(f"{path}: no column {', '.join(missing)}; expected {', '.join(needed)}")
-                    columns = [names.index(name) for name in needed]
-                    if headed:
-                        continue
-                line = reader.line_num
-                if len(cells) <= max(columns):
-                    raise EvaluationError(f"{path}, line {line}: {len(cells)} columns; expected {', '.join(needed)}")
-                _, stamp, *box, label, entity = (cells[i].strip() for i in columns[: len(COLUMNS)])
-                score = cells[columns[-1]].strip() if scored else None
-                if score is not None and score.lower() in ("", "nan"):
-                    raise EvaluationError(f"{path}, line {line}: no score; give every row one")
-                try:
-                    key = (float(stamp), entity)
-                    numbers = tuple(float(v) for v in box)
-                    value = None if score is None else float(score)
-                except ValueError as error:
-                    raise EvaluationError(f"{path}, line {line}: {error}; a number is needed") from None
-                if key in found:
-                    raise EvaluationError(f"{path}, line {line}: a second row of {entity} at {stamp} s; keep one")
-                found[key] = (numbers, label, value, line)
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EvaluationError(f"{path} is not a csv text file ({error})") from None
-    if not found:
-        raise EvaluationError(f"{path} holds no rows; expected {', '.join(needed)}")
-    return _Rows(path, found)
-
-
-def read_ava(groundtruth: Path | str, predictions: Path | str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Join the two csv of the official evaluation on timestamp and entity.
-
-    Args:
-        groundtruth: AVA columns, with or without a header line; further columns are ignored.
-        predictions: the same columns and ``score``; every label must be SPEAKING_AUDIBLE. Rows in any order.
-
-    Returns:
-        (scores (N,), labels (N,) with 1 = SPEAKING_AUDIBLE, entities), in the ground truth's order.
-
-    Raises:
-        EvaluationError: unreadable file, other columns, unequal rows, a missing or doubled row, a missing score,
-            another label, or a box that disagrees.
-    """
-    truth, guess = _read(Path(groundtruth), scored=False), _read(Path(predictions), scored=True)
-    if len(truth.rows) != len(guess.rows):
-        raise EvaluationError(
-            f"{truth.path} has {len(truth.rows)} rows and {guess.path} has {len(guess.rows)}; one prediction a row"
-        )
-    scores, labels, entities = [], [], []
-    for key, (box, label, _, line) in truth.rows.items():
-        if label not in LABELS:
-            raise EvaluationError(f"{truth.path}, line {line}: label {label!r}; expected {', '.join(LABELS)}")
-        if key not in guess.rows:
-            raise EvaluationError(f"{guess.path}: no row for {key[1]} at {key[0]:g} s ({truth.path}, line {line})")
-        other, claimed, score, at = guess.rows[key]
-        if claimed != SPEAKING:
-            raise EvaluationError(f"{guess.path}, line {at}: label {claimed!r}; predictions are all {SPEAKING}")
-        if not np.allclose(box, other, rtol=0, atol=BOX_TOLERANCE):
-            raise EvaluationError(f"{guess.path}, line {at}: another box than in {truth.path}, line {line}")
-        scores.append(score)
-        labels.append(label == SPEAKING)
-        entities.append(key[1])
-    return np.array(scores), np.array(labels, int), entities
-
-
-def ava_average_precision(groundtruth: Path | str, predictions: Path | str) -> float:
-    """The official "mAP" of AVA-ActiveSpeaker, in [0, 1]; see :func:`read_ava` and :func:`average_precision`."""
-    scores, labels, _ = read_ava(groundtruth, predictions)
-    try:
-        return average_precision(scores, labels)
-    except EvaluationError as error:
-        raise EvaluationError(f"{groundtruth}: {error}") from None

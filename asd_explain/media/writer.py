@@ -31,6 +31,7 @@ from asd_explain.media.reader import (
     open_container,
     ticks_to_s,
 )
+from asd_explain.outputs import check_new
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +43,6 @@ _KEPT_STARTS_S = (0.0, 1.0)
 _AUDIO_LEAD_S = 0.5
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _AAC_FRAME = 1024
-
-
-def check_new(path: Path, overwrite: bool) -> None:
-    """Refuse a path that exists and may not be replaced.
-
-    Raises:
-        OutputError: naming it.
-    """
-    if path.is_dir():
-        raise OutputError(f"{path}: is a directory; give a file name")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> None:

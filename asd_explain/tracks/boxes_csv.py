@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from asd_explain.ava_format import COLUMNS
 from asd_explain.errors import BoxesError
 from asd_explain.tracks.crops import body_box
 from asd_explain.tracks.detect import Detections
@@ -27,16 +28,6 @@ from asd_explain.tracks.track import FrameTracks, TrackedFace
 if TYPE_CHECKING:
     from asd_explain.media.reader import ClipInfo
 
-COLUMNS = (
-    "video_id",
-    "frame_timestamp",
-    "entity_box_x1",
-    "entity_box_y1",
-    "entity_box_x2",
-    "entity_box_y2",
-    "label",
-    "entity_id",
-)
 _NEEDED = tuple(name for name in COLUMNS if name != "label")
 _SLACK = 0.05  # annotators' boxes may reach this share of the frame past its border; they are clipped
 _LEAST_SIDE = 1e-4  # of the frame: a fraction of a pixel, which float32 still tells from nothing
