@@ -68,6 +68,12 @@ class BIAS(ProjectedBackbone):
 
     streams = {"audio": EMBEDDING_WIDTH, "face": TRUNK_WIDTH, "body": TRUNK_WIDTH}  # noqa: RUF012
     audio_context_frames = AUDIO_CONTEXT_FRAMES
+    idle = (
+        *(f"model.{name}" for name in _IDLE_ATTENTION),
+        *(f"model.visualFrontend{suffix}.resnet.layer1.downsample" for suffix in ("", "Body")),
+        *(f"loss{name}" for name in ("A", "V", "VB", "FBA")),
+        "se.fc_comb",
+    )
 
     def __init__(self, scope: str = "clip") -> None:
         super().__init__()

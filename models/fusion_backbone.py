@@ -25,6 +25,7 @@ class FusionBackbone(nn.Module):
             visual stream, the channels of its maps.
         fusion_streams: the same with the widths at the fusion point.
         crops: the crops that the network looks at, "face" and maybe "body", whether or not each has maps of its own.
+        idle: names of modules in the published state that have no part in the verdict.
         audio_feature: what it hears, a key of :data:`asd_explain.media.features.AUDIO_FEATURES`.
         audio_context_frames: None, or how many frames of sound on either side a piece of a long track is heard with,
             where an audio embedding depends on the whole clip's sound.
@@ -41,6 +42,7 @@ class FusionBackbone(nn.Module):
     map_offset_px: float
     learned_absence = False
     audio_feature = "mfcc"
+    idle: tuple[str, ...] = ()
     audio_context_frames: int | None = None
 
     def __init__(self) -> None:

@@ -100,12 +100,11 @@ class LoCoNet(ProjectedBackbone):
     audio_feature = "log_mel"
     # The VGGish reaches 44 steps to either side; pieces must begin at an even frame, its deepest maps hold two in one.
     audio_context_frames = 12
+    idle = ("lossA", "lossV")
 
     def __init__(self) -> None:
         super().__init__()
-        across = [
-            part for _ in range(3) for part in (_AcrossCandidates(_FUSED, CANDIDATES), Attention(_FUSED))
-        ]
+        across = [part for _ in range(3) for part in (_AcrossCandidates(_FUSED, CANDIDATES), Attention(_FUSED))]
         self.model = nn.ModuleDict(
             {
                 "visualFrontend": VisualTrunk(spare_downsample=False),

@@ -34,6 +34,7 @@ class TalkNet(ProjectedBackbone):
 
     streams = {"audio": EMBEDDING_WIDTH, "face": TRUNK_WIDTH}  # noqa: RUF012
     audio_context_frames = AUDIO_CONTEXT_FRAMES
+    idle = ("lossA", "lossV", "model.visualFrontend.resnet.layer1.downsample")
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,9 +35,7 @@ class _Unit(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.se = _Gate(outputs)
         if inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         else:
             self.downsample = None
 

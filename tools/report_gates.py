@@ -112,7 +112,7 @@ def vectors(
             pooled = pooled_under(model, scorer, track, look)
             if pooled is not None:
                 whole = model.fuse(pooled).pooled
-                found.append(torch.cat([whole[s] for s in model.streams], -1)[0])
+                found.append(torch.cat(list(model.at_fusion(whole).values()), -1)[0])
                 clips.append(track.pooled.name.split("#")[0])
     return found, clips
 

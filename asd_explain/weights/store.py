@@ -233,7 +233,7 @@ def load_gates(model: nn.Module, gates: Card, path: Path | None = None) -> None:
         WeightsError: when the file does not fit.
     """
     block = SqueezeExcite(
-        sum(model.streams.values()),
+        sum(model.fusion_streams.values()),
         reduction=gates.gate["reduction"],
         scope=gates.gate.get("scope", "frame"),
         standardise=True,

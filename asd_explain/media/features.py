@@ -1,0 +1,9 @@
+"""What networks hear, by name: each feature has four steps a frame of the 25-fps grid."""
+
+from __future__ import annotations
+
+from asd_explain.media.log_mel import BINS, aligned_log_mel
+from asd_explain.media.mfcc import NUMCEP, aligned_mfcc
+
+#: {name: (function of a clip's sound, a start in seconds and a number of frames; width)}.
+AUDIO_FEATURES = {"mfcc": (aligned_mfcc, NUMCEP), "log_mel": (aligned_log_mel, BINS)}
