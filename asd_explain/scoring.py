@@ -4,6 +4,10 @@ Crops arrive source frame by source frame and are put on the 25-fps grid. The en
 exactly what a frame depends on, so cutting into pieces changes nothing; crops and maps of a piece are then dropped.
 What stays are small vectors: pooled embeddings, gates, heat cells. The temporal classifier, which is recurrent in both
 directions, runs at the track's end over windows that overlap and fade into each other.
+
+TalkNet, BIAS and ASDnB hear by averages over the whole clip's sound. In a stream a piece is heard with
+``audio_context_frames`` of sound on either side (which the clip goes on to give where the track ends), and for TalkNet
+and BIAS gates and shares at the fusion point, which attention makes depend on the whole clip, are those of the piece.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from asd_explain.explain.base import Explainer
 from asd_explain.explain.shares import modality_shares
 from asd_explain.grid import GRID_FPS, grid_length
 from asd_explain.media.audio import Audio
-from asd_explain.media.mfcc import aligned_mfcc
+from asd_explain.media.features import AUDIO_FEATURES
 from asd_explain.stages import Timings
 
 PIECE_FRAMES = 50  # 2 s encoded at a time
@@ -154,24 +158,37 @@ class TrackScorer:
     def _arrived(self) -> int:
         return self._dropped + len(self._crops["face"])
 
+    def _sound(self, first: int, frames: int) -> torch.Tensor:
+        """(1, 4 * frames, C) of the feature that the network hears, from a grid frame on."""
+        feature, _ = AUDIO_FEATURES[getattr(self._model, "audio_feature", "mfcc")]
+        return feature(self._audio, self._start_s + first / GRID_FPS, frames)[None].to(self._device)
+
     @torch.inference_mode()
-    def _encode(self, until: int) -> None:
+    def _encode(self, until: int, *, last: bool = False) -> None:
         first, halo = self._encoded, self._model.halo_frames
         begin, end = max(0, first - halo), min(self._arrived(), until + halo)
         with self._timings("audio"):
             # A network that knows of absence is told that there is no sound track; others are fed silence.
             deaf = self._audio is None and getattr(self._model, "learned_absence", False)
-            mfcc = None if deaf else aligned_mfcc(self._audio, self._start_s + begin / GRID_FPS, end - begin)
+            context = getattr(self._model, "audio_context_frames", None)
+            hears_from, hears_to = begin, end
+            if context is not None:
+                hears_from = max(0, first - context)
+                hears_to = until if last else until + context
+            sound = None if deaf else self._sound(hears_from, hears_to - hears_from)
         with self._timings("network"):
             inputs = {
                 stream: torch.from_numpy(np.stack(crops[begin - self._dropped : end - self._dropped]))[None]
                 for stream, crops in self._crops.items()
             }
             inputs = {stream: values.to(self._device) for stream, values in inputs.items()}
-            inputs["audio"] = None if mfcc is None else mfcc[None].to(self._device)
+            inputs["audio"] = sound if context is None else None
             pooled, maps = self._model.encode(**inputs)
             inside = slice(first - begin, until - begin)
             pooled = {stream: values[:, inside] for stream, values in pooled.items()}
+            if context is not None:
+                heard = self._model.audio_embedding(sound)
+                pooled["audio"] = heard[:, first - hears_from : until - hears_from]
             for stream, values in pooled.items():
                 self._pooled.setdefault(stream, []).append(values)
             maps = {stream: values[:, inside] for stream, values in maps.items()}
@@ -193,7 +210,7 @@ class TrackScorer:
     def finish(self) -> Scores:
         """Score what is left and run the temporal classifier over the whole track."""
         if self._encoded < self._arrived():
-            self._encode(self._arrived())
+            self._encode(self._arrived(), last=True)
         with self._timings("network"):
             logits = classify(self._model, {stream: torch.cat(parts, 1) for stream, parts in self._pooled.items()})
         return Scores(

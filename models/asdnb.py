@@ -59,6 +59,7 @@ class ASDnB(FusionBackbone):
     # Strides 2 (padded convolutions), 2 and 2 (3x3 pools, padding 1): cell i is centred on pixel 8 i.
     map_stride_px, map_offset_px = 8.0, 0.0
     audio_context_frames = AUDIO_CONTEXT_FRAMES
+    beside = {"face": ("body",)}  # noqa: RUF012
     idle = ("lossV", "lossA", "lossVB")
 
     def __init__(self) -> None:

@@ -26,6 +26,7 @@ class FusionBackbone(nn.Module):
         fusion_streams: the same with the widths at the fusion point.
         crops: the crops that the network looks at, "face" and maybe "body", whether or not each has maps of its own.
         idle: names of modules in the published state that have no part in the verdict.
+        beside: {visual stream: other crops that its maps depend on}, arguments of ``<stream>_maps`` by name.
         audio_feature: what it hears, a key of :data:`asd_explain.media.features.AUDIO_FEATURES`.
         audio_context_frames: None, or how many frames of sound on either side a piece of a long track is heard with,
             where an audio embedding depends on the whole clip's sound.
@@ -42,6 +43,7 @@ class FusionBackbone(nn.Module):
     map_offset_px: float
     learned_absence = False
     audio_feature = "mfcc"
+    beside: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
     idle: tuple[str, ...] = ()
     audio_context_frames: int | None = None
 

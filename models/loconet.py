@@ -24,6 +24,7 @@ from asd_explain.models.talknet_layers import (
 )
 
 CANDIDATES = 3
+_BINS = 64
 _FUSED = 2 * EMBEDDING_WIDTH
 _STEPS_A_COLUMN = 8  # audio steps that the VGGish's deepest maps have one column for
 
@@ -121,7 +122,13 @@ class LoCoNet(ProjectedBackbone):
         self.lossV = nn.ModuleDict({"FC": nn.Linear(EMBEDDING_WIDTH, 2)})
 
     def audio_embedding(self, audio: torch.Tensor) -> torch.Tensor:
-        """(B, 4T, 64) log-mel to (B, T, 128)."""
+        """(B, 4T, 64) log-mel to (B, T, 128).
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if audio.shape[-1] != _BINS:
+            raise ValueError(f"LoCoNet hears log-mel of {_BINS} bins, not {audio.shape[-1]} numbers a step")
         return self.model["audioEncoder"](audio)
 
     def face_maps(self, face: torch.Tensor) -> torch.Tensor:

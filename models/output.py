@@ -33,7 +33,7 @@ class Output:
 
     @property
     def fusion_gates(self) -> dict[str, torch.Tensor]:
-        """{stream: (B, T, C)} the fusion gates by stream, of the widths of ``standardised``; ones where there are none."""
+        """{stream: (B, T, C)} the fusion gates by stream, as wide as ``standardised``; ones where there are none."""
         if self.fusion is None:
             return {stream: torch.ones_like(values) for stream, values in self.standardised.items()}
         parts = self.fusion.split([values.shape[-1] for values in self.standardised.values()], -1)

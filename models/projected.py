@@ -36,7 +36,7 @@ class ProjectedBackbone(FusionBackbone):
 
     def trunk_gate(self, stream: str) -> SqueezeExcite | None:
         """The block at the end of a visual trunk, or None."""
-        return self.trunk_gates[stream] if stream in self.trunk_gates else None
+        return dict(self.trunk_gates.items()).get(stream)
 
     def attach_trunk_gates(self, stream: str, block: SqueezeExcite | None) -> None:
         """Put a block at the end of a visual trunk (or take it away with None).
@@ -47,10 +47,10 @@ class ProjectedBackbone(FusionBackbone):
         if stream not in self.crops or stream not in self.streams:
             raise ValueError(f"{stream} has no maps; visual streams are {', '.join(self.crops)}")
         self._check_width(block, self.streams[stream], f"the trunk of {stream}")
-        if block is None:
-            self.trunk_gates.pop(stream) if stream in self.trunk_gates else None
-        else:
+        if block is not None:
             self.trunk_gates[stream] = block
+        elif stream in self.trunk_gates:
+            del self.trunk_gates[stream]
 
     @property
     def maps_are_gated(self) -> bool:

@@ -88,7 +88,7 @@ def layers_from_the_logits(model: nn.Module) -> list[Layer]:
 def _encoder_of(name: str) -> str:
     """The shortest path that names an encoder; else the first part."""
     parts = name.split(".")
-    end = next((i for i, part in enumerate(parts) if "encoder" in part.lower()), 0)
+    end = next((i for i, part in enumerate(parts) if re.search("encoder|frontend", part.lower())), 0)
     return ".".join(parts[: end + 1])
 
 
