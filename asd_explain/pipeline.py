@@ -174,11 +174,16 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
                 log.warning(
                     "%s: no audio track; the network is fed silence, so hardly anybody will be called speaking", clip
                 )
+        if model.scored_together > 1:
+            notes.append("each face scored as if alone")
+            log.warning(
+                "%s is made to score a face beside others; here it is shown each face as if it were alone", chosen
+            )
         if float(info.fps) < 20:
             notes.append(f"{float(info.fps):.3g} frames/s: lips are hard to read")
             log.warning("%s: %.3g frames a second; below about 20 lips are hard to read", clip, float(info.fps))
 
-        cut_crops = partial(_cut_crops, geometry=model.card.geometry, with_body="body" in model.streams)
+        cut_crops = partial(_cut_crops, geometry=model.card.geometry, with_body="body" in model.crops)
         followers: dict[int, _Follower] = {}
         done: list[tuple[Track, Scores]] = []
         waiting: dict[int, Frame] = {}
@@ -228,7 +233,7 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
     if not results:
         notes.append("no face found")
         log.warning("%s: no face found; the video comes out without boxes", clip)
-    if model.fusion_gate is None:
+    if not model.maps_are_gated:
         notes.append("no fitted gates: plain activations shown")
         log.warning("no gates are fitted to %s: the heat shows plain activations", chosen)
     result = Result(

@@ -24,6 +24,7 @@ class FusionBackbone(nn.Module):
         streams: stream names in the order of the fusion vector, with the widths of what ``encode`` gives of them: for a
             visual stream, the channels of its maps.
         fusion_streams: the same with the widths at the fusion point.
+        scored_together: how many candidates of a picture it scores together, those of ``context`` included.
         crops: the crops that the network looks at, "face" and maybe "body", whether or not each has maps of its own.
         idle: names of modules in the published state that have no part in the verdict.
         beside: {visual stream: other crops that its maps depend on}, arguments of ``<stream>_maps`` by name.
@@ -42,6 +43,7 @@ class FusionBackbone(nn.Module):
     map_stride_px: float
     map_offset_px: float
     learned_absence = False
+    scored_together = 1
     audio_feature = "mfcc"
     beside: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
     idle: tuple[str, ...] = ()

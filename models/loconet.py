@@ -99,6 +99,7 @@ class LoCoNet(ProjectedBackbone):
 
     streams = {"audio": EMBEDDING_WIDTH, "face": TRUNK_WIDTH}  # noqa: RUF012
     audio_feature = "log_mel"
+    scored_together = CANDIDATES
     # The VGGish reaches 44 steps to either side; pieces must begin at an even frame, its deepest maps hold two in one.
     audio_context_frames = 12
     idle = ("lossA", "lossV")

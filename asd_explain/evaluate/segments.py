@@ -75,8 +75,12 @@ def visual_streams(model: nn.Module, segment: Segment) -> list[str]:
 def inputs_of(model: nn.Module, segment: Segment) -> dict[str, torch.Tensor | None]:
     """The arguments of the network's ``encode`` and ``forward``, on its device.
 
-    {"face": (1, T, 112, 112) uint8, "audio": (1, 4T, 13)}, and "body" where the network has such a stream and the
-    segment such crops (or sees them without a stream of their own). A clip without a sound track is silence to a network that knows of no absence, else None.
+    {"face": (1, T, 112, 112) uint8, "audio": (1, 4T, 13)}, and "body" where the network sees bodies, with or without a
+    stream of their own, and the segment has them. A clip without a sound track is silence to a network that knows of no
+    absence, else None.
+
+    Raises:
+        OptionError: the network does not hear MFCC.
     """
     device = next(model.parameters()).device
     need_mfcc(model)
