@@ -87,7 +87,7 @@ class ASDnB(FusionBackbone):
         maps = self.face_maps(face, body)
         pooled = {"face": self.pool(maps)}
         if audio is not None:
-            self.check_steps(audio, face.shape[1])
+            self.check_sound(audio, face.shape[1])
             pooled["audio"] = self.audio_embedding(audio)
         return pooled, {"face": maps}
 

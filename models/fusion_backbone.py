@@ -28,7 +28,8 @@ class FusionBackbone(nn.Module):
         crops: the crops that the network looks at, "face" and maybe "body", whether or not each has maps of its own.
         idle: names of modules in the published state that have no part in the verdict.
         beside: {visual stream: other crops that its maps depend on}, arguments of ``<stream>_maps`` by name.
-        audio_feature: what it hears, a key of :data:`asd_explain.media.features.AUDIO_FEATURES`.
+        audio_feature, audio_width: what it hears, a key of :data:`asd_explain.media.features.AUDIO_FEATURES`, and how
+            many numbers a step that has.
         audio_context_frames: None, or how many frames of sound on either side a piece of a long track is heard with,
             where an audio embedding depends on the whole clip's sound.
         learned_absence: whether None stands for a stream that is not there; then ``absent`` holds {stream: (C,)}.
@@ -45,6 +46,7 @@ class FusionBackbone(nn.Module):
     learned_absence = False
     scored_together = 1
     audio_feature = "mfcc"
+    audio_width = 13
     beside: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
     idle: tuple[str, ...] = ()
     audio_context_frames: int | None = None
@@ -157,13 +159,17 @@ class FusionBackbone(nn.Module):
         maps = self.face_maps(face)
         pooled = {"face": self.pool(maps)}
         if audio is not None:
-            self.check_steps(audio, face.shape[1])
+            self.check_sound(audio, face.shape[1])
             pooled["audio"] = self.audio_embedding(audio)
         return pooled, {"face": maps}
 
-    @staticmethod
-    def check_steps(audio: torch.Tensor, frames: int) -> None:
-        """Raise a ValueError where audio (B, steps, C) has not exactly four steps a frame."""
+    @classmethod
+    def check_sound(cls, audio: torch.Tensor, frames: int) -> None:
+        """Raise a ValueError where audio (B, steps, C) is another feature or has not exactly four steps a frame."""
+        if audio.shape[-1] != cls.audio_width:
+            raise ValueError(
+                f"{cls.__name__} hears {cls.audio_feature}, {cls.audio_width} numbers a step, not {audio.shape[-1]}"
+            )
         if audio.shape[1] != 4 * frames:
             raise ValueError(f"{audio.shape[1]} audio steps for {frames} frames; exactly four a frame are needed")
 

@@ -24,7 +24,6 @@ from asd_explain.models.talknet_layers import (
 )
 
 CANDIDATES = 3
-_BINS = 64
 _FUSED = 2 * EMBEDDING_WIDTH
 _STEPS_A_COLUMN = 8  # audio steps that the VGGish's deepest maps have one column for
 
@@ -98,7 +97,7 @@ class LoCoNet(ProjectedBackbone):
     """
 
     streams = {"audio": EMBEDDING_WIDTH, "face": TRUNK_WIDTH}  # noqa: RUF012
-    audio_feature = "log_mel"
+    audio_feature, audio_width = "log_mel", 64
     scored_together = CANDIDATES
     # The VGGish reaches 44 steps to either side; pieces must begin at an even frame, its deepest maps hold two in one.
     audio_context_frames = 12
@@ -123,13 +122,7 @@ class LoCoNet(ProjectedBackbone):
         self.lossV = nn.ModuleDict({"FC": nn.Linear(EMBEDDING_WIDTH, 2)})
 
     def audio_embedding(self, audio: torch.Tensor) -> torch.Tensor:
-        """(B, 4T, 64) log-mel to (B, T, 128).
-
-        Raises:
-            ValueError: it is something else.
-        """
-        if audio.shape[-1] != _BINS:
-            raise ValueError(f"LoCoNet hears log-mel of {_BINS} bins, not {audio.shape[-1]} numbers a step")
+        """(B, 4T, 64) log-mel to (B, T, 128)."""
         return self.model["audioEncoder"](audio)
 
     def face_maps(self, face: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-COEFFICIENTS = 13
-
 
 class _Gate(nn.Module):
     """Squeeze and excitation of (B, C, H, W) over H and W, with 8-fold reduction; keys as published."""
@@ -61,8 +59,6 @@ class GatedAudioEncoder(nn.Module):
             width = channels
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
-        if audio.shape[-1] != COEFFICIENTS:
-            raise ValueError(f"this network hears MFCC of {COEFFICIENTS} coefficients, not {audio.shape[-1]} a step")
         x = audio.to(self.conv1.weight.dtype).transpose(1, 2).unsqueeze(1)
         x = torch.relu(self.bn1(self.conv1(x)))
         for i in range(1, 5):
