@@ -5,9 +5,11 @@ exactly what a frame depends on, so cutting into pieces changes nothing; crops a
 What stays are small vectors: pooled embeddings, gates, heat cells. The temporal classifier, which is recurrent in both
 directions, runs at the track's end over windows that overlap and fade into each other.
 
-TalkNet, BIAS and ASDnB hear by averages over the whole clip's sound. In a stream a piece is heard with
-``audio_context_frames`` of sound on either side (which the clip goes on to give where the track ends), and for TalkNet
-and BIAS gates and shares at the fusion point, which attention makes depend on the whole clip, are those of the piece.
+TalkNet, BIAS and ASDnB hear by averages over the whole clip's sound, which is not there yet when a piece is encoded. A
+piece is heard with ``audio_context_frames`` of sound on either side (which goes on where the track ends). A track no
+longer than a window is heard again as a whole before it is classified, so that its logits are exact. Gates of a clip's
+scope are those of a piece, and so are gates and shares at the fusion point of TalkNet, BIAS and LoCoNet, to which
+attention carries the whole clip.
 """
 
 from __future__ import annotations
@@ -211,8 +213,14 @@ class TrackScorer:
         """Score what is left and run the temporal classifier over the whole track."""
         if self._encoded < self._arrived():
             self._encode(self._arrived(), last=True)
+        pooled = {stream: torch.cat(parts, 1) for stream, parts in self._pooled.items()}
+        if getattr(self._model, "audio_context_frames", None) is not None and self._arrived() <= WINDOW_FRAMES:
+            with self._timings("audio"):
+                sound = self._sound(0, self._arrived())
+            with self._timings("network"):
+                pooled["audio"] = self._model.audio_embedding(sound)
         with self._timings("network"):
-            logits = classify(self._model, {stream: torch.cat(parts, 1) for stream, parts in self._pooled.items()})
+            logits = classify(self._model, pooled)
         return Scores(
             logits=logits[0].float().cpu().numpy(),
             gates={stream: np.concatenate(parts) for stream, parts in self._gates.items()},
