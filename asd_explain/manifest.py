@@ -53,6 +53,7 @@ def manifest(
             "sha256": model.weights_sha256,
             "licence": model.card.licence,
             "geometry": model.card.geometry,
+            "audio": model.card.audio,
             "gates": _gates(model),
             "gains": gains,
         },

@@ -8,6 +8,7 @@ functions themselves are watched while a context is open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -251,7 +252,9 @@ def _on_crop(model: nn.Module, maps: dict[tuple[int, int], torch.Tensor], frames
     """Maps of several sizes enlarged to (T, side, side) and added; cells lie as strides and paddings put them."""
     total = 0.0
     for (height, _), values in maps.items():
-        stride = side / height
+        # The network's own maps may hang over the crop's end: 4 cells of 32 pixels on 112.
+        own = height == math.ceil(side / model.map_stride_px)
+        stride = model.map_stride_px if own else side / height
         offset = model.map_offset_px * (stride - 1) / max(model.map_stride_px - 1, 1)
         values = values[frames].cpu().numpy()
         total = total + (
