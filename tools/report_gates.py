@@ -135,7 +135,7 @@ def sufficiency(
 def measure(model: FusionBackbone, tracks: list[ViewedTrack], args: argparse.Namespace) -> dict:
     """Everything on one material, ready for JSON."""
     scorer = Scorer(model, tracks, args.seed)
-    streams, options = dict(model.streams), {"draws": args.bootstrap, "seed": args.seed}
+    streams, options = dict(model.fusion_streams), {"draws": args.bootstrap, "seed": args.seed}
     own, _ = vectors(model, scorer, tracks, (OWN,))
     with torch.inference_mode():
         gates = [model.fusion_gate.excitation(v[None])[0] for v in own]
@@ -300,7 +300,7 @@ def run(args: argparse.Namespace) -> str:
         "network": model.card.name,
         "model": model.card.model,
         "weights_sha256": model.weights_sha256,
-        "streams": dict(model.streams),
+        "streams": dict(model.fusion_streams),
         "split": args.split,
         "limit": args.limit,
         "seed": args.seed,

@@ -217,6 +217,19 @@ def test_fullgrad_and_faithfulness_see_the_body_beside_the_face() -> None:
     create_explainer("fullgrad").heat(model, inputs)
 
 
+def test_fullgrad_lays_maps_of_four_cells_where_their_strides_put_them() -> None:
+    from asd_explain.explain.fullgrad import _on_crop
+
+    peak = torch.zeros(1, 4, 4)
+    peak[0, 1, 2] = 1.0
+    drawn = _on_crop(network("talknet"), {(4, 4): peak}, slice(0, 1), 112)
+    assert divmod(int(drawn[0].argmax()), 112) == (32, 64)
+    finer = torch.zeros(1, 7, 7)
+    finer[0, 3, 5] = 1.0
+    drawn = _on_crop(network("talknet"), {(7, 7): finer}, slice(0, 1), 112)
+    assert divmod(int(drawn[0].argmax()), 112) == (48, 80)
+
+
 # --- other candidates -------------------------------------------------------------------------------------------------
 
 
