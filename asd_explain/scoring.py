@@ -128,6 +128,10 @@ class TrackScorer:
         start_s: the track's first time in seconds; grid frame 0.
         timings: where stage times are counted ("audio", "network", "explain").
         piece: grid frames encoded at a time.
+
+    Attributes:
+        start_s: as given.
+        pooled: {stream: (1, T, C)} embeddings of the whole track, once it is finished.
     """
 
     def __init__(
@@ -140,7 +144,7 @@ class TrackScorer:
         piece: int = PIECE_FRAMES,
     ) -> None:
         self._model, self._explainer, self._audio = model, explainer, audio
-        self._start_s, self._timings, self._piece = start_s, timings, piece
+        self.start_s, self._timings, self._piece = start_s, timings, piece
         self._device = next(model.parameters()).device
         self._crops: dict[str, list[np.ndarray]] = {}
         self._dropped = 0  # grid frames whose crops are gone
@@ -149,6 +153,7 @@ class TrackScorer:
         self._heat: dict[str, list[np.ndarray]] = {}
         self._gates: dict[str, list[np.ndarray]] = {}
         self._shares: list[np.ndarray] = []
+        self.pooled: dict[str, torch.Tensor] = {}
 
     def add(self, crops: dict[str, np.ndarray]) -> None:
         """Take the crops (112, 112) uint8 of the next grid frame, by stream ("face", and "body" where it is seen)."""
@@ -163,7 +168,7 @@ class TrackScorer:
     def _sound(self, first: int, frames: int) -> torch.Tensor:
         """(1, 4 * frames, C) of the feature that the network hears, from a grid frame on."""
         feature, _ = AUDIO_FEATURES[getattr(self._model, "audio_feature", "mfcc")]
-        return feature(self._audio, self._start_s + first / GRID_FPS, frames)[None].to(self._device)
+        return feature(self._audio, self.start_s + first / GRID_FPS, frames)[None].to(self._device)
 
     @torch.inference_mode()
     def _encode(self, until: int, *, last: bool = False) -> None:
@@ -219,6 +224,7 @@ class TrackScorer:
                 sound = self._sound(0, self._arrived())
             with self._timings("network"):
                 pooled["audio"] = self._model.audio_embedding(sound)
+        self.pooled = pooled
         with self._timings("network"):
             logits = classify(self._model, pooled)
         return Scores(
