@@ -40,7 +40,7 @@ def segment(model: nn.Module) -> Segment:
 
 @torch.inference_mode()
 def test_deletion_and_insertion_begin_and_end_where_they_should(model: nn.Module, segment: Segment) -> None:
-    probe = Probe(model, segment, Protocol(steps=2, road_shares=()))
+    probe = Probe(model, segment, Protocol(steps=2, road_shares=(), moves=("frame",)))
     whole = model(**inputs_of(model, segment)).p_speaking[0]
     np.testing.assert_allclose(probe.p_speaking, whole, atol=1e-4)
     raw = raw_heat(create_explainer("se"), model, segment)

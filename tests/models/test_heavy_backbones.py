@@ -43,18 +43,19 @@ def _inputs(model: nn.Module, frames: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", NAMES)
 def test_maps_of_overlapping_pieces_are_those_of_the_whole_and_the_halo_is_needed(name: str) -> None:
     model, halo = network(name), network(name).halo_frames
-    inputs = {key: x for key, x in _inputs(model, 24).items() if key != "audio"}
+    length, first, last = 2 * halo + 6, halo + 2, halo + 4
+    inputs = {key: x for key, x in _inputs(model, length).items() if key != "audio"}
 
     def encoded(begin: int, end: int) -> tuple[dict, dict]:
         return model.encode(**{key: x[:, begin:end] for key, x in inputs.items()}, audio=None)
 
-    pooled, maps = encoded(0, 24)
-    piece_pooled, piece_maps = encoded(10 - halo, 14 + halo)
+    pooled, maps = encoded(0, length)
+    piece_pooled, piece_maps = encoded(first - halo, last + halo)
     for stream in maps:
-        torch.testing.assert_close(piece_maps[stream][:, halo:-halo], maps[stream][:, 10:14], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(piece_pooled[stream][:, halo:-halo], pooled[stream][:, 10:14], atol=1e-4, rtol=1e-4)
-    short = encoded(10 - halo + 1, 14 + halo)[0]["face"][:, halo - 1]
-    assert (short - pooled["face"][:, 10]).abs().max() > 1e-6
+        for piece, whole in ((piece_maps, maps), (piece_pooled, pooled)):
+            torch.testing.assert_close(piece[stream][:, halo:-halo], whole[stream][:, first:last], atol=1e-4, rtol=1e-4)
+    short = encoded(first - halo + 1, last + halo)[0]["face"][:, halo - 1]
+    assert (short - pooled["face"][:, first]).abs().max() > 1e-6
     with pytest.raises(ValueError, match="needs audio as well"):
         model.fuse(pooled, maps)
 
@@ -73,7 +74,7 @@ def test_sound_of_a_piece_with_its_context_is_that_of_the_whole_for_the_one_with
     assert (odd - whole[:, 20:40]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3, 9])
+@pytest.mark.parametrize("frames", [1, 3])
 def test_five_frames_as_five_channels_equal_the_three_dimensional_convolution(frames: int) -> None:
     trunk = VisualTrunk()
     crops = _crops(2, frames)
