@@ -53,6 +53,7 @@ def manifest(
             "sha256": model.weights_sha256,
             "licence": model.card.licence,
             "geometry": model.card.geometry,
+            "audio": model.card.audio,
             "gates": _gates(model),
             "gains": gains,
         },
@@ -76,7 +77,7 @@ def manifest(
 
 def _gates(model: torch.nn.Module) -> dict[str, str] | None:
     """Where the network's gates come from."""
-    if model.fusion_gate is None:
+    if not model.maps_are_gated:
         return None
     fitted = gates_for(model.card.name)
     return {"name": "trained with the network"} if fitted is None else _fitted(fitted)

@@ -29,6 +29,7 @@ from asd_explain.running import bounded_threads, progress_bar, seed_everything
 from asd_explain.scoring import GridFeeder, Scores, TrackScorer
 from asd_explain.stages import Ahead, Behind, Timings
 from asd_explain.targets import Targets, still_frames
+from asd_explain.together import Encoded, score_together
 from asd_explain.tracks.boxes_csv import CsvTracker
 from asd_explain.tracks.crops import BODY_GEOMETRY, body_box, crop
 from asd_explain.tracks.detect import Detections, DetectionSchedule, Detector, create_detector
@@ -114,20 +115,34 @@ def _look(reader: VideoReader, detector: Detector | None, timings: Timings) -> I
         yield _Looked(frame, detections, cut)
 
 
+@dataclass
+class _Done:
+    """A track that has ended; ``encoded`` where the network scores the faces of a picture together."""
+
+    track: Track
+    scores: Scores
+    encoded: Encoded | None
+
+
 class _Follower:
     """One track while it lasts: puts its crops on the grid and into the scorer, and keeps its small data."""
 
-    def __init__(self, track_id: int, scorer: TrackScorer, score: Behind[Callable[[], None]]) -> None:
-        self.track_id = track_id
+    def __init__(
+        self, track_id: int, scorer: TrackScorer, score: Behind[Callable[[], None]], *, together: bool = False
+    ) -> None:
+        self.track_id, self._together = track_id, together
         self._scorer, self._score = scorer, score
         self.feeder = GridFeeder(lambda crops: score(partial(scorer.add, crops)))
         self.seen: list[tuple[int, float, TrackedFace]] = []
 
-    def finish(self, done: list[tuple[Track, Scores]]) -> None:
+    def finish(self, done: list[_Done]) -> None:
         """Hand in the rest; the result is appended to ``done`` when the network has come to it."""
         self.feeder.flush()
         track = Track.from_frames(self.track_id, self.seen)
-        self._score(lambda: done.append((track, self._scorer.finish())))
+        self._score(lambda: done.append(_Done(track, self._scorer.finish(), self._encoded())))
+
+    def _encoded(self) -> Encoded | None:
+        return Encoded(self._scorer.start_s, self._scorer.pooled) if self._together else None
 
 
 def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Audio | None]:
@@ -178,9 +193,9 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
             notes.append(f"{float(info.fps):.3g} frames/s: lips are hard to read")
             log.warning("%s: %.3g frames a second; below about 20 lips are hard to read", clip, float(info.fps))
 
-        cut_crops = partial(_cut_crops, geometry=model.card.geometry, with_body="body" in model.streams)
+        cut_crops = partial(_cut_crops, geometry=model.card.geometry, with_body="body" in model.crops)
         followers: dict[int, _Follower] = {}
-        done: list[tuple[Track, Scores]] = []
+        done: list[_Done] = []
         waiting: dict[int, Frame] = {}
         frame_times: list[float] = []
 
@@ -192,7 +207,8 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
             for face in final.faces:
                 if face.track_id not in followers:
                     scorer = TrackScorer(model, explainer, audio, final.time_s, timings)
-                    followers[face.track_id] = _Follower(face.track_id, scorer, score)
+                    together = model.scored_together > 1
+                    followers[face.track_id] = _Follower(face.track_id, scorer, score, together=together)
                 if face.body is None:
                     face = dataclasses.replace(face, body=body_box(face.box, info.width, info.height))
                 follower = followers[face.track_id]
@@ -220,15 +236,25 @@ def analyse(clip: Path, options: Options, timings: Timings) -> tuple[Result, Aud
             for follower in followers.values():
                 follower.finish(done)
 
+    done.sort(key=lambda item: item.track.track_id)
+    if model.scored_together > 1:
+        with timings("network"):
+            for item, logits in zip(done, score_together(model, [item.encoded for item in done]), strict=True):
+                item.scores.logits = logits
     entities = getattr(tracker, "entity_ids", {})
     results = [
-        TrackResult(track, scores, entities.get(track.track_id, f"{clip.stem}:{track.track_id}"), options.smooth_s)
-        for track, scores in sorted(done, key=lambda item: item[0].track_id)
+        TrackResult(
+            item.track,
+            item.scores,
+            entities.get(item.track.track_id, f"{clip.stem}:{item.track.track_id}"),
+            options.smooth_s,
+        )
+        for item in done
     ]
     if not results:
         notes.append("no face found")
         log.warning("%s: no face found; the video comes out without boxes", clip)
-    if model.fusion_gate is None:
+    if not model.maps_are_gated:
         notes.append("no fitted gates: plain activations shown")
         log.warning("no gates are fitted to %s: the heat shows plain activations", chosen)
     result = Result(

@@ -4,6 +4,12 @@ Crops arrive source frame by source frame and are put on the 25-fps grid. The en
 exactly what a frame depends on, so cutting into pieces changes nothing; crops and maps of a piece are then dropped.
 What stays are small vectors: pooled embeddings, gates, heat cells. The temporal classifier, which is recurrent in both
 directions, runs at the track's end over windows that overlap and fade into each other.
+
+TalkNet, BIAS and ASDnB hear by averages over the whole clip's sound, which is not there yet when a piece is encoded. A
+piece is heard with ``audio_context_frames`` of sound on either side (which goes on where the track ends). A track no
+longer than a window is heard again as a whole before it is classified, so that its logits are exact. Gates of a clip's
+scope are those of a piece, and so are gates and shares at the fusion point of TalkNet, BIAS and LoCoNet, to which
+attention carries the whole clip.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from asd_explain.explain.base import Explainer
 from asd_explain.explain.shares import modality_shares
 from asd_explain.grid import GRID_FPS, grid_length
 from asd_explain.media.audio import Audio
-from asd_explain.media.mfcc import aligned_mfcc
+from asd_explain.media.features import AUDIO_FEATURES
 from asd_explain.stages import Timings
 
 PIECE_FRAMES = 50  # 2 s encoded at a time
@@ -122,6 +128,10 @@ class TrackScorer:
         start_s: the track's first time in seconds; grid frame 0.
         timings: where stage times are counted ("audio", "network", "explain").
         piece: grid frames encoded at a time.
+
+    Attributes:
+        start_s: as given.
+        pooled: {stream: (1, T, C)} embeddings of the whole track, once it is finished.
     """
 
     def __init__(
@@ -134,7 +144,7 @@ class TrackScorer:
         piece: int = PIECE_FRAMES,
     ) -> None:
         self._model, self._explainer, self._audio = model, explainer, audio
-        self._start_s, self._timings, self._piece = start_s, timings, piece
+        self.start_s, self._timings, self._piece = start_s, timings, piece
         self._device = next(model.parameters()).device
         self._crops: dict[str, list[np.ndarray]] = {}
         self._dropped = 0  # grid frames whose crops are gone
@@ -143,6 +153,7 @@ class TrackScorer:
         self._heat: dict[str, list[np.ndarray]] = {}
         self._gates: dict[str, list[np.ndarray]] = {}
         self._shares: list[np.ndarray] = []
+        self.pooled: dict[str, torch.Tensor] = {}
 
     def add(self, crops: dict[str, np.ndarray]) -> None:
         """Take the crops (112, 112) uint8 of the next grid frame, by stream ("face", and "body" where it is seen)."""
@@ -154,24 +165,37 @@ class TrackScorer:
     def _arrived(self) -> int:
         return self._dropped + len(self._crops["face"])
 
+    def _sound(self, first: int, frames: int) -> torch.Tensor:
+        """(1, 4 * frames, C) of the feature that the network hears, from a grid frame on."""
+        feature, _ = AUDIO_FEATURES[getattr(self._model, "audio_feature", "mfcc")]
+        return feature(self._audio, self.start_s + first / GRID_FPS, frames)[None].to(self._device)
+
     @torch.inference_mode()
-    def _encode(self, until: int) -> None:
+    def _encode(self, until: int, *, last: bool = False) -> None:
         first, halo = self._encoded, self._model.halo_frames
         begin, end = max(0, first - halo), min(self._arrived(), until + halo)
         with self._timings("audio"):
             # A network that knows of absence is told that there is no sound track; others are fed silence.
             deaf = self._audio is None and getattr(self._model, "learned_absence", False)
-            mfcc = None if deaf else aligned_mfcc(self._audio, self._start_s + begin / GRID_FPS, end - begin)
+            context = getattr(self._model, "audio_context_frames", None)
+            hears_from, hears_to = begin, end
+            if context is not None:
+                hears_from = max(0, first - context)
+                hears_to = until if last else until + context
+            sound = None if deaf else self._sound(hears_from, hears_to - hears_from)
         with self._timings("network"):
             inputs = {
                 stream: torch.from_numpy(np.stack(crops[begin - self._dropped : end - self._dropped]))[None]
                 for stream, crops in self._crops.items()
             }
             inputs = {stream: values.to(self._device) for stream, values in inputs.items()}
-            inputs["audio"] = None if mfcc is None else mfcc[None].to(self._device)
+            inputs["audio"] = sound if context is None else None
             pooled, maps = self._model.encode(**inputs)
             inside = slice(first - begin, until - begin)
             pooled = {stream: values[:, inside] for stream, values in pooled.items()}
+            if context is not None:
+                heard = self._model.audio_embedding(sound)
+                pooled["audio"] = heard[:, first - hears_from : until - hears_from]
             for stream, values in pooled.items():
                 self._pooled.setdefault(stream, []).append(values)
             maps = {stream: values[:, inside] for stream, values in maps.items()}
@@ -193,9 +217,16 @@ class TrackScorer:
     def finish(self) -> Scores:
         """Score what is left and run the temporal classifier over the whole track."""
         if self._encoded < self._arrived():
-            self._encode(self._arrived())
+            self._encode(self._arrived(), last=True)
+        pooled = {stream: torch.cat(parts, 1) for stream, parts in self._pooled.items()}
+        if getattr(self._model, "audio_context_frames", None) is not None and self._arrived() <= WINDOW_FRAMES:
+            with self._timings("audio"):
+                sound = self._sound(0, self._arrived())
+            with self._timings("network"):
+                pooled["audio"] = self._model.audio_embedding(sound)
+        self.pooled = pooled
         with self._timings("network"):
-            logits = classify(self._model, {stream: torch.cat(parts, 1) for stream, parts in self._pooled.items()})
+            logits = classify(self._model, pooled)
         return Scores(
             logits=logits[0].float().cpu().numpy(),
             gates={stream: np.concatenate(parts) for stream, parts in self._gates.items()},

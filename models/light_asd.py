@@ -15,7 +15,7 @@ from asd_explain.models.light_family import LightFamily
 from asd_explain.models.registry import register
 
 
-class _VisualBlock(nn.Module):
+class VisualBlock(nn.Module):
     """(B*T, C, H, W) to (B*T, C', H/stride, W/stride)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
@@ -59,7 +59,7 @@ class _AudioBlock(nn.Module):
         return conv_norm_relu(branches, self.last.weight, self.bn_last)
 
 
-class _Recurrent(nn.Module):
+class Recurrent(nn.Module):
     """A forward GRU, then a backward GRU over its output, GELU after each."""
 
     def __init__(self, channels: int) -> None:
@@ -84,7 +84,7 @@ class LightASD(LightFamily):
     halo_frames = 6
 
     def __init__(self) -> None:
-        super().__init__(_VisualBlock, _AudioBlock, GRU=_Recurrent(128))
+        super().__init__(VisualBlock, _AudioBlock, GRU=Recurrent(128))
 
     def classify(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
         return self.lossAV["FC"](self.model["GRU"](audio + face))

@@ -33,6 +33,8 @@ class LightFamily(FusionBackbone):
     streams = {"audio": 128, "face": 128}  # noqa: RUF012
     # Strides 2 (padded convolutions), 2 and 2 (3x3 pools, padding 1): cell i is centred on pixel 8 i.
     map_stride_px, map_offset_px = 8.0, 0.0
+    # The head of the faces alone, with which the published networks were trained.
+    idle = ("lossV",)
 
     def __init__(self, visual_block: type[nn.Module], audio_block: type[nn.Module], **behind: nn.Module) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch import nn
 from asd_explain.errors import OptionError
 
 _FACTORIES: dict[str, Callable[..., nn.Module]] = {}
-_MODULES = ("light_asd", "lr_asd", "squeeze_asd")
+_MODULES = ("asdnb", "bias", "light_asd", "loconet", "lr_asd", "squeeze_asd", "talknet")
 
 
 def register(name: str) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:

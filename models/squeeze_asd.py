@@ -200,8 +200,7 @@ class SqueezeASD(FusionBackbone):
             )
         if audio is not None:
             length = audio.shape[1] // STEPS_PER_FRAME if given is None else given.shape[1]
-            if audio.shape[1] != STEPS_PER_FRAME * length:
-                raise ValueError(f"{audio.shape[1]} audio steps for {length} frames; exactly four a frame are needed")
+            self.check_sound(audio, length)
         maps = {}
         if face is not None:
             maps["face"] = self.face_maps(face)

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.media.features import AUDIO_FEATURES
 from asd_explain.models.registry import create_model, list_models
 from asd_explain.outputs import check_new
 
@@ -42,8 +43,9 @@ def variants() -> dict[str, tuple[nn.Module, bool]]:
     found = {}
     for name in list_models():
         model = create_model(name)
-        sees_body = "body" in model.streams
-        found[f"{name}, face alone" if sees_body else name] = (model, False)
+        sees_body = "body" in model.crops
+        if not sees_body or model.learned_absence:
+            found[f"{name}, face alone" if sees_body else name] = (model, False)
         if sees_body:
             found[f"{name}, face and body"] = (model, True)
     return found
@@ -60,13 +62,13 @@ def seconds_of(work: Callable[[], object]) -> float:
 def measure(rounds: int) -> dict[str, dict[str, float]]:
     """{title: {"parameters": millions, "ms": milliseconds a face-frame}}."""
     crops = torch.randint(0, 256, (1, FRAMES, 112, 112), dtype=torch.uint8)
-    mfcc = torch.randn(1, 4 * FRAMES, 13)
+    sounds = {width: torch.randn(1, 4 * FRAMES, width) for _, width in AUDIO_FEATURES.values()}
     networks = variants()
     best = dict.fromkeys(networks, float("inf"))
     for _ in range(rounds + 1):  # one to warm up would be enough; the fastest counts anyway
         for title, (model, with_body) in networks.items():
             body = crops if with_body else None
-            best[title] = min(best[title], seconds_of(lambda m=model, b=body: m(crops, mfcc, b)))
+            best[title] = min(best[title], seconds_of(lambda m=model, b=body: m(crops, sounds[m.audio_width], b)))
     return {
         title: {
             "parameters": sum(p.numel() for p in model.parameters()) / 1e6,

@@ -47,7 +47,7 @@ from asd_explain.running import run_tool
 from asd_explain.scoring import classify
 from asd_explain.training.teacher import TEACHERS
 from asd_explain.weights.cards import Card, cards
-from asd_explain.weights.choice import PREFERRED
+from asd_explain.weights.choice import PREFERRED, choose
 from asd_explain.weights.store import cache_dir, load, load_state, needed_shared_dir, read_state, sha256_of
 
 log = logging.getLogger(__name__)
@@ -78,12 +78,13 @@ def load_network(name: str, weights: Path | None = None) -> FusionBackbone:
     model_name = cards()[name].model if name in networks else name
     model = create_model(model_name)
     # Gates that are trained in belong to the network; where a file has none, it is the same network without.
-    if model.fusion_gate is not None and not any(key.startswith("fusion_gate.") for key in state):
+    block = next((f"{key}." for key, m in model.named_modules() if m is model.fusion_gate), "fusion_gate.")
+    if model.fusion_gate is not None and not any(key.startswith(block) for key in state):
         model.attach_gates(None)
     load_state(model, state, str(path))
     sha256 = sha256_of(path)
     known = next((c for c in cards().values() if c.kind == "network" and c.sha256 == sha256), None)
-    geometry = cards()[name].geometry if name in networks else "box"
+    fed_as = cards()[choose(name, path)]
     model.card = known or Card(
         name=f"{model_name}.{path.stem}",
         kind="network",
@@ -93,7 +94,8 @@ def load_network(name: str, weights: Path | None = None) -> FusionBackbone:
         licence="",
         source="a file",
         model=model_name,
-        geometry=geometry,
+        geometry=fed_as.geometry,
+        audio=fed_as.audio,
     )
     model.weights_sha256 = sha256
     return model.requires_grad_(False).eval()

@@ -82,6 +82,11 @@ class Corpus:
     """Pooled tracks of the three splits for one network, with samples for measuring."""
 
     def __init__(self, model: FusionBackbone, cache: PooledCache, shared: Path, per_speaker: int, quiet: bool) -> None:
+        if list(model.streams) != ["audio", "face"] or model.fusion_streams != model.streams:
+            raise OptionError(
+                f"blocks are fitted here to networks of sound and face whose pooled maps are their fusion vectors; "
+                f"{model.card.name} is none"
+            )
         entries = list_clips(shared, per_speaker=per_speaker)
         bar = tqdm(entries, f"{model.card.name}: faces", leave=False, disable=True if quiet else None)
         tracks = [t for t in cache.collect(bar) if len(t) >= 25]

@@ -112,7 +112,7 @@ def vectors(
             pooled = pooled_under(model, scorer, track, look)
             if pooled is not None:
                 whole = model.fuse(pooled).pooled
-                found.append(torch.cat([whole[s] for s in model.streams], -1)[0])
+                found.append(torch.cat(list(model.at_fusion(whole).values()), -1)[0])
                 clips.append(track.pooled.name.split("#")[0])
     return found, clips
 
@@ -135,7 +135,7 @@ def sufficiency(
 def measure(model: FusionBackbone, tracks: list[ViewedTrack], args: argparse.Namespace) -> dict:
     """Everything on one material, ready for JSON."""
     scorer = Scorer(model, tracks, args.seed)
-    streams, options = dict(model.streams), {"draws": args.bootstrap, "seed": args.seed}
+    streams, options = dict(model.fusion_streams), {"draws": args.bootstrap, "seed": args.seed}
     own, _ = vectors(model, scorer, tracks, (OWN,))
     with torch.inference_mode():
         gates = [model.fusion_gate.excitation(v[None])[0] for v in own]
@@ -300,7 +300,7 @@ def run(args: argparse.Namespace) -> str:
         "network": model.card.name,
         "model": model.card.model,
         "weights_sha256": model.weights_sha256,
-        "streams": dict(model.streams),
+        "streams": dict(model.fusion_streams),
         "split": args.split,
         "limit": args.limit,
         "seed": args.seed,

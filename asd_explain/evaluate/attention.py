@@ -142,7 +142,7 @@ def measure(
         if progress is not None:
             progress()
     arrays = {f"gates.{s}": g.half().cpu().numpy() for s, g in gates_of(output).items()}
-    pooled = torch.cat([output.pooled[s] for s in model.streams], -1)[0].float().cpu().numpy()
+    pooled = torch.cat(list(model.at_fusion(output.pooled).values()), -1)[0].float().cpu().numpy()
     return Measured(record, arrays | {"pooled": pooled, "p": probe.p_speaking}, heat)
 
 

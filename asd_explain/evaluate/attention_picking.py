@@ -49,7 +49,9 @@ def p_speaking(model: FusionBackbone, track: CutTrack, geometry: str) -> np.ndar
 
     A clip without a sound track is silence to a network that knows of no absence.
     """
-    pooled = {s: pooled_stream(model, s, crops) for s, crops in _crops(model, track, geometry).items()}
+    pooled = {
+        s: pooled_stream(model, s, crops) for s, crops in _crops(model, track, geometry).items() if s in model.streams
+    }
     if track.mfcc is not None:
         pooled["audio"] = pooled_audio(model, track.mfcc)
     elif not model.learned_absence:
@@ -60,7 +62,7 @@ def p_speaking(model: FusionBackbone, track: CutTrack, geometry: str) -> np.ndar
 
 def _crops(model: FusionBackbone, track: CutTrack, geometry: str) -> dict[str, np.ndarray]:
     crops = {"face": track.faces[geometry], "body": track.body}
-    return {stream: crops[stream] for stream in model.streams if stream in crops}
+    return {name: crops[name] for name in model.crops if name in crops}
 
 
 @dataclass(frozen=True)

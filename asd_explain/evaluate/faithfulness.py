@@ -31,6 +31,7 @@ from asd_explain.errors import OptionError
 from asd_explain.evaluate.masking import BASELINES, MOVES, baseline, order, road_impute
 from asd_explain.evaluate.pooled import pooled_stream
 from asd_explain.evaluate.segments import Segment, inputs_of, visual_streams
+from asd_explain.explain.gradients import maps_of
 
 KINDS = ("deletion", "insertion")
 ROAD_KINDS = ("morf", "lerf")
@@ -185,7 +186,7 @@ class Probe:
         self._model, self._segment = model, segment
         self.protocol = protocol or Protocol()
         self.streams = visual_streams(model, segment)
-        inputs = inputs_of(model, segment)
+        inputs = self._inputs = inputs_of(model, segment)
         self._device = next(model.parameters()).device
         self._crops = {stream: inputs[stream][0] for stream in self.streams}
         self._untouched = {stream: self._encode(stream, [crops])[0] for stream, crops in self._crops.items()}
@@ -308,7 +309,7 @@ class Probe:
             if length > self.protocol.batch_frames:
                 parts.append(pooled_stream(self._model, stream, batch[0].cpu().numpy())[None])
             else:
-                parts.append(self._model.pool(getattr(self._model, f"{stream}_maps")(torch.stack(batch))))
+                parts.append(self._model.pool(maps_of(self._model, stream, torch.stack(batch), self._inputs)))
         return torch.cat(parts) if parts else torch.empty(0, length, self._model.streams[stream], device=self._device)
 
     def _alone_and_joint(self, touched: dict[str, torch.Tensor]) -> list[tuple[str, dict[str, torch.Tensor]]]:

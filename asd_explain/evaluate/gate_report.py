@@ -97,7 +97,7 @@ class GateReport:
 @torch.inference_mode()
 def p_of(model: FusionBackbone, x: torch.Tensor) -> torch.Tensor:
     """(B, T) P(speaking) of the network without a block on fusion vectors (B, T, C)."""
-    return model.classify(*x.split(list(model.streams.values()), -1)).softmax(-1)[..., 1]
+    return model.classify(*x.split(list(model.fusion_streams.values()), -1)).softmax(-1)[..., 1]
 
 
 def by_class(moved: torch.Tensor, speaking: torch.Tensor) -> Moved:
@@ -147,7 +147,7 @@ def rank_without_gates(model: FusionBackbone, sample: Sample, seed: int = 0) -> 
 
     The rows of "random" are means over the draws; "least" and "most" those of single draws.
     """
-    widths = list(model.streams.values())
+    widths = list(model.fusion_streams.values())
     generator = torch.Generator().manual_seed(seed)
     draws = [random_mask(sample.live, widths, SHARE, generator) for _ in range(DRAWS)]
     names = ["random"] * DRAWS + ["activation", "standardised"]
@@ -183,7 +183,7 @@ def frames_of_the_other_class(speaking: torch.Tensor, seed: int = 0) -> torch.Te
 @torch.inference_mode()
 def report(model: FusionBackbone, block: SqueezeExcite, sample: Sample) -> GateReport:
     """All figures of a block, but those of modality shares."""
-    widths = list(model.streams.values())
+    widths = list(model.fusion_streams.values())
     p = sample.joined
     gates = [block.excitation(x[None])[0] for x in sample.x]
     joined = torch.cat(gates)
@@ -246,7 +246,7 @@ def trained_sufficiency(
         shares: of each stream's channels to keep, in (0, 1].
         seed: of the random draws and of the frames whose gates are borrowed.
     """
-    block, widths = model.fusion_gate, list(model.streams.values())
+    block, widths = model.fusion_gate, list(model.fusion_streams.values())
     gates = [block.excitation(v[None])[0] for v in x]
     seen = [g * v for g, v in zip(gates, x, strict=True)]
     p = torch.cat([p_of(model, v[None])[0] for v in seen])

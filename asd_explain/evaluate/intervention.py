@@ -94,7 +94,7 @@ def _deviation_amounts(output: Output) -> list[torch.Tensor]:
     """Sum over channels of gate times |standardised activation minus its mean over the clip's frames|."""
     return [
         (gates * (output.standardised[s] - output.standardised[s].mean(1, keepdim=True)).abs()).sum(-1)
-        for s, gates in output.gates.items()
+        for s, gates in output.fusion_gates.items()
     ]
 
 
@@ -102,9 +102,10 @@ def _without(
     model: FusionBackbone, pooled: Mapping[str, torch.Tensor], output: Output
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(|change of margin|, |change of P|), (B, T) each, of each stream when it is held at its mean embedding."""
-    block, widths = model.fusion_gate, list(model.streams.values())
+    block, widths = model.fusion_gate, list(model.fusion_streams.values())
     stored = None
-    if block is not None and block.mean is not None:
+    # Behind projections the block's statistics are of other vectors than those that `fuse` takes.
+    if block is not None and block.mean is not None and model.fusion_streams == model.streams:
         stored = dict(zip(model.streams, block.mean.split(widths), strict=True))
     amounts = []
     for stream in model.streams:

@@ -35,6 +35,7 @@ from asd_explain.datasets.shared_clips import (
     voice_name,
 )
 from asd_explain.media.audio import Audio
+from asd_explain.media.features import need_mfcc
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.models.fusion_backbone import FusionBackbone
 
@@ -119,6 +120,7 @@ def held_stream(model: FusionBackbone, stream: str, picture: np.ndarray, length:
 @torch.inference_mode()
 def pooled_audio(model: FusionBackbone, mfcc: np.ndarray | torch.Tensor) -> torch.Tensor:
     """(T, Ca) audio embedding of (4T, 13) MFCC."""
+    need_mfcc(model)
     return model.audio_embedding(torch.as_tensor(mfcc)[None].to(_device(model)))[0]
 
 

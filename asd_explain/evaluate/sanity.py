@@ -39,13 +39,13 @@ UNTOUCHED = "none"
 GATES = "squeeze-excitation block"
 #: From the logits back. A module has the first role whose pattern its name has; all others are encoders' layers.
 ROLES = (
-    ("classifier head", r"(^|\.)(head|lossAV)(\.|$)"),
+    ("classifier head", r"(^|\.)(head|lossAV|lossComb)(\.|$)"),
+    ("temporal attention", r"(^|\.)(selfAV|comb_att|convAV)(\.|$)"),
     ("recurrent layers", r"(^|\.)(gru|GRU|detector)(\.|$)"),
     ("fusion", r"^(mix|match_\w+|norm|absent|model\.fusion)(\.|$)"),
-    (GATES, r"^fusion_gate(\.|$)"),
+    (GATES, r"^(fusion_gate|se)(\.|$)"),
+    ("projections", r"(^|\.)(cross\w+|\w+_att|visualTCN\w*|visualConv1D\w*)(\.|$)"),
 )
-#: The head of the faces alone, with which the published networks were trained; it does not reach the verdict.
-_IDLE = r"(^|\.)lossV(\.|$)"
 _NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _SMALL = 1e-12
 
@@ -67,7 +67,8 @@ def layers_from_the_logits(model: nn.Module) -> list[Layer]:
     of Light-ASD one after the other).
     """
     with_parameters = [name for name, m in model.named_modules() if list(m.parameters(recurse=False))]
-    with_parameters = [name for name in with_parameters if name and not re.search(_IDLE, name)]
+    idle = tuple(f"{name}." for name in model.idle)
+    with_parameters = [name for name in with_parameters if name and not f"{name}.".startswith(idle)]
     found: dict[str, list[str]] = {role: [] for role, _ in ROLES}
     encoders: dict[str, list[str]] = {}
     for name in with_parameters:
@@ -87,7 +88,7 @@ def layers_from_the_logits(model: nn.Module) -> list[Layer]:
 def _encoder_of(name: str) -> str:
     """The shortest path that names an encoder; else the first part."""
     parts = name.split(".")
-    end = next((i for i, part in enumerate(parts) if "encoder" in part.lower()), 0)
+    end = next((i for i, part in enumerate(parts) if re.search("encoder|frontend", part.lower())), 0)
     return ".".join(parts[: end + 1])
 
 
@@ -151,7 +152,7 @@ def take_statistics(model: FusionBackbone, layers: Sequence[Layer], segments: Se
     behind = {role for role, _ in ROLES}
     if block is not None and block.mean is not None and any(layer.name not in behind for layer in layers):
         outputs = [model(**inputs) for inputs in given]
-        x = torch.cat([torch.cat([o.pooled[s] for s in model.streams], -1)[0] for o in outputs])
+        x = torch.cat([torch.cat(list(model.at_fusion(o.pooled).values()), -1)[0] for o in outputs])
         block.set_statistics(x.mean(0), x.std(0, correction=0))
 
 
@@ -367,7 +368,7 @@ def gates_against_untrained(
     Raises:
         OptionError: the network has no block.
     """
-    block, widths = model.fusion_gate, list(model.streams.values())
+    block, widths = model.fusion_gate, list(model.fusion_streams.values())
     if block is None:
         raise OptionError("the network has no squeeze-and-excitation block whose gates could be tested")
     own = [block.excitation(v[None])[0] for v in pooled]

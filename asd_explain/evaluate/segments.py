@@ -15,6 +15,7 @@ from torch import nn
 from asd_explain.explain.base import Explainer
 from asd_explain.explain.geometry import upsample
 from asd_explain.explain.smooth import smooth_heat
+from asd_explain.media.features import need_mfcc
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.tracks.crops import CROP_SIZE
 
@@ -74,11 +75,17 @@ def visual_streams(model: nn.Module, segment: Segment) -> list[str]:
 def inputs_of(model: nn.Module, segment: Segment) -> dict[str, torch.Tensor | None]:
     """The arguments of the network's ``encode`` and ``forward``, on its device.
 
-    {"face": (1, T, 112, 112) uint8, "audio": (1, 4T, 13)}, and "body" where the network has such a stream and the
-    segment such crops. A clip without a sound track is silence to a network that knows of no absence, else None.
+    {"face": (1, T, 112, 112) uint8, "audio": (1, 4T, 13)}, and "body" where the network sees bodies, with or without a
+    stream of their own, and the segment has them. A clip without a sound track is silence to a network that knows of no
+    absence, else None.
+
+    Raises:
+        OptionError: the network does not hear MFCC.
     """
     device = next(model.parameters()).device
-    inputs = {s: torch.from_numpy(segment.crops[s])[None].to(device) for s in visual_streams(model, segment)}
+    need_mfcc(model)
+    seen = [s for s in getattr(model, "crops", visual_streams(model, segment)) if s in segment.crops]
+    inputs = {s: torch.from_numpy(segment.crops[s])[None].to(device) for s in seen}
     if segment.mfcc is not None:
         inputs["audio"] = torch.from_numpy(np.asarray(segment.mfcc, np.float32))[None].to(device)
     elif getattr(model, "learned_absence", False):

@@ -6,6 +6,7 @@ a crop: whoever explains faces with less than them has explained nothing.
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import replace
 
@@ -41,7 +42,7 @@ def _map_shapes(
     crops = {s: x for s, x in inputs.items() if s != "audio" and s in model.streams and x is not None}
     if not crops:
         raise OptionError("neither crops nor an output with maps is given")
-    cells = round(CROP_SIZE / model.map_stride_px)
+    cells = math.ceil(CROP_SIZE / model.map_stride_px)
     return {stream: (x.shape[1], cells, cells) for stream, x in crops.items()}
 
 

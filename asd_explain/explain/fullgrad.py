@@ -8,6 +8,7 @@ functions themselves are watched while a context is open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,13 @@ from torch.overrides import TorchFunctionMode
 from asd_explain.errors import OptionError
 from asd_explain.explain.base import Explainer, register
 from asd_explain.explain.geometry import upsample
-from asd_explain.explain.gradients import embeddings, frame_gradients, gradients_on, need_evaluation_mode
+from asd_explain.explain.gradients import (
+    embeddings,
+    frame_gradients,
+    gradients_on,
+    maps_of,
+    need_evaluation_mode,
+)
 from asd_explain.models.output import Output
 
 _AFFINE = (torch.conv1d, torch.conv2d, torch.conv3d, F.linear)
@@ -194,26 +201,37 @@ class FullGradHeat(Explainer):
         with gradients_on():
             pooled, _ = embeddings(model, inputs, output)
             near = frame_gradients(model, pooled, list(crops), target, reach=model.halo_frames)
-            return {stream: self._stream(model, stream, values, near[stream]) for stream, values in crops.items()}
+            return {s: self._stream(model, s, values, near[s], inputs) for s, values in crops.items()}
 
-    def _stream(self, model: nn.Module, stream: str, crops: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+    def _stream(
+        self, model: nn.Module, stream: str, crops: torch.Tensor, near: torch.Tensor, inputs: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         length, halo = crops.shape[1], model.halo_frames
         pieces = []
         for first in range(0, length, self.piece):
             last = min(length, first + self.piece)
             # Targets' neighbours must be encoded exactly, so their neighbours have to be there as well.
             begin, end = max(0, first - 2 * halo), min(length, last + 2 * halo)
-            sums = self._piece(model, stream, crops[:, begin:end], near[first:last], first - begin)
+            beside = {s: x[:, begin:end] for s, x in inputs.items() if s != stream and s != "audio" and x is not None}
+            sums = self._piece(model, stream, crops[:, begin:end], near[first:last], first - begin, beside)
             pieces.append(_on_crop(model, sums.maps, slice(first - begin, last - begin), crops.shape[-1]))
         return torch.from_numpy(np.concatenate(pieces)).to(crops.device)
 
-    def _piece(self, model: nn.Module, stream: str, crops: torch.Tensor, near: torch.Tensor, shift: int) -> _Sums:
+    def _piece(
+        self,
+        model: nn.Module,
+        stream: str,
+        crops: torch.Tensor,
+        near: torch.Tensor,
+        shift: int,
+        beside: dict[str, torch.Tensor],
+    ) -> _Sums:
         """Sums of the piece's frames; target i of ``near`` (n, 2 * halo + 1, C) is frame ``shift + i`` of the crops."""
         frames, halo = crops.shape[1], near.shape[1] // 2
         sums = _Sums(frames, self.rescale)
         start = crops.detach().float().clone().requires_grad_()
         with BiasWatch(sums.bias) as watch:
-            pooled = model.pool(getattr(model, f"{stream}_maps")(start))
+            pooled = model.pool(maps_of(model, stream, start, beside))
         entrance = start if watch.first_input is None else watch.first_input
         phases = min(2 * halo + 1, len(near))
         for phase in range(phases):
@@ -234,7 +252,9 @@ def _on_crop(model: nn.Module, maps: dict[tuple[int, int], torch.Tensor], frames
     """Maps of several sizes enlarged to (T, side, side) and added; cells lie as strides and paddings put them."""
     total = 0.0
     for (height, _), values in maps.items():
-        stride = side / height
+        # The network's own maps may hang over the crop's end: 4 cells of 32 pixels on 112.
+        own = height == math.ceil(side / model.map_stride_px)
+        stride = model.map_stride_px if own else side / height
         offset = model.map_offset_px * (stride - 1) / max(model.map_stride_px - 1, 1)
         values = values[frames].cpu().numpy()
         total = total + (
@@ -295,7 +315,7 @@ def completeness(
                 if stream == "audio":
                     pooled[stream] = model.audio_embedding(start)
                 else:
-                    pooled[stream] = model.pool(getattr(model, f"{stream}_maps")(start))
+                    pooled[stream] = model.pool(maps_of(model, stream, start, inputs))
             entrances[stream] = start if watch.first_input is None else watch.first_input
         shape = next(iter(pooled.values())).shape[:2]
         absent = [s for s in model.streams if s not in pooled and model.learned_absence]

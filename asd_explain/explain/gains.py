@@ -34,6 +34,7 @@ from torch import nn
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.masking import baseline
 from asd_explain.evaluate.segments import Segment, inputs_of
+from asd_explain.explain.gradients import maps_of
 from asd_explain.explain.smooth import smooth_heat
 from asd_explain.models.output import Output
 from asd_explain.tracks.crops import CROP_SIZE
@@ -100,7 +101,8 @@ def occlusion_map(
     if int(speaking.sum()) < MIN_SPEAKING:
         return None
     device = next(model.parameters()).device
-    crops = inputs_of(model, segment)[stream][0].float()
+    inputs = inputs_of(model, segment)
+    crops = inputs[stream][0].float()
     hidden = torch.from_numpy(baseline(segment.crops[stream], "blur")).to(device).float()
     rng = np.random.default_rng(zlib.crc32(f"{seed}/{segment.name}/{stream}".encode()))
     masks = occlusion_masks(count, rng)
@@ -108,7 +110,7 @@ def occlusion_map(
     answers = []
     for some in masks.to(device).split(_BATCH):
         shown = some[:, None]
-        pooled = model.pool(getattr(model, f"{stream}_maps")(crops * shown + hidden * (1 - shown)))
+        pooled = model.pool(maps_of(model, stream, crops * shown + hidden * (1 - shown), inputs))
         there = {s: v.expand(len(some), -1, -1) for s, v in others.items()}
         answers.append(model.fuse(there | {stream: pooled}).p_speaking[:, speaking].mean(1))
     return mask_effect(masks, torch.cat(answers).float().cpu()).numpy()

@@ -135,7 +135,7 @@ class GateFitter:
     ) -> None:
         self.options = options
         self.model = model
-        self.widths = list(model.streams.values())
+        self.widths = list(model.fusion_streams.values())
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -131,6 +131,20 @@ def clip_gradients(
     return {stream: gradient[0] for stream, gradient in zip(streams, gradients, strict=True)}
 
 
+def maps_of(model: nn.Module, stream: str, crops: torch.Tensor, inputs: dict[str, torch.Tensor | None]) -> torch.Tensor:
+    """A visual stream's maps of crops (B, T, 112, 112), beside whatever other crops its maps depend on.
+
+    Args:
+        model: a backbone with ``<stream>_maps``.
+        stream: "face" or "body".
+        crops: of the stream.
+        inputs: of the same frames; other crops are taken from it, of one clip or of B.
+    """
+    names = [name for name in getattr(model, "beside", {}).get(stream, ()) if inputs.get(name) is not None]
+    others = {name: inputs[name].expand(len(crops), -1, -1, -1) for name in names}
+    return getattr(model, f"{stream}_maps")(crops, **others)
+
+
 def through_pool(model: nn.Module, maps: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """The gradient by the maps, given that by the pooled embeddings: whatever the network's spatial pool is.
 

@@ -27,11 +27,11 @@ def modality_shares(output: Output, kind: str = "gated-activation") -> tuple[lis
     Raises:
         OptionError: for an unknown kind.
     """
-    streams = list(output.gates)
+    streams, gates = list(output.standardised), output.fusion_gates
     if kind == "gated-activation":
-        amounts = [(output.gates[s] * output.standardised[s].abs()).sum(-1) for s in streams]
+        amounts = [(gates[s] * output.standardised[s].abs()).sum(-1) for s in streams]
     elif kind == "mean-gate":
-        amounts = [output.gates[s].mean(-1) for s in streams]
+        amounts = [gates[s].mean(-1) for s in streams]
     else:
         raise OptionError(f"unknown kind of shares {kind!r}; choose one of {', '.join(KINDS)}")
     stacked = torch.stack(amounts, -1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
+
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.models.registry import create_model, list_models
 from asd_explain.weights.cards import cards
@@ -20,6 +22,11 @@ PREFERRED = {
     "lr_asd": "lr_asd.pretrain_AVA",
     "light_asd": "light_asd.pretrain_AVA_CVPR",
     "squeeze_asd": "squeeze_asd.distilled",
+    # Their files have to be given. On raw video TalkNet's TalkSet weights are the better (Columbia, F1 96 to 56).
+    "talknet": "talknet.pretrain_TalkSet",
+    "bias": "bias.published",
+    "asdnb": "asdnb.published",
+    "loconet": "loconet.published",
 }
 
 
@@ -28,7 +35,8 @@ def choose(model: str, weights: Path | None = None) -> str:
 
     Args:
         model: "auto", a backbone's name or a card's name.
-        weights: a weights file; with "auto" it says by its hash or its keys which network it is of.
+        weights: a weights file; with "auto" it says by its hash or its keys which network it is of. Of several cards of
+            a backbone whose files have to be given, the one counts that has the file's name.
 
     Raises:
         OptionError: no network of that name.
@@ -38,7 +46,7 @@ def choose(model: str, weights: Path | None = None) -> str:
     if model == "auto":
         return _best_at_hand() if weights is None else _of_file(Path(weights))
     if model in PREFERRED:
-        return PREFERRED[model]
+        return _of_backbone(model, weights)
     if model in networks:
         return model
     raise OptionError(f"unknown model {model!r}; choose one of auto, {', '.join([*list_models(), *networks])}")
@@ -56,6 +64,12 @@ def _best_at_hand() -> str:
     return AUTO[-1]
 
 
+def _of_backbone(model: str, weights: Path | None) -> str:
+    named = [c.name for c in cards().values() if c.model == model and c.by_path_only]
+    named = [name for name in named if weights is not None and cards()[name].file == Path(weights).name]
+    return named[0] if len(named) == 1 else PREFERRED[model]
+
+
 def _of_file(path: Path) -> str:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
@@ -65,6 +79,8 @@ def _of_file(path: Path) -> str:
             return card.name
     keys = set(read_state(path))
     for model in list_models():
-        if set(create_model(model).state_dict()) == keys:
-            return PREFERRED[model]
+        with torch.device("meta"):  # keys are all that is asked for
+            known = set(create_model(model).state_dict())
+        if known == keys:
+            return _of_backbone(model, path)
     raise WeightsError(f"{path}: its keys are those of no network; known are {', '.join(list_models())}")

@@ -2,7 +2,8 @@
 
 A file is looked for in the package, in the cache folder (``ASD_EXPLAIN_CACHE``, default the user's cache folder), in
 the shared material (``ASD_EXPLAIN_SHARED``, default ``../shared`` beside a checkout), and last on the web, over https.
-Its hash is always checked. ``ASD_EXPLAIN_OFFLINE=1`` forbids fetching. Nothing is fetched at import.
+Its hash is always checked; where it is not known, against the file used first
+(:mod:`asd_explain.weights.first_use`). ``ASD_EXPLAIN_OFFLINE=1`` forbids fetching. Nothing is fetched at import.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from torch import nn
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.models.registry import create_model
 from asd_explain.models.se import SqueezeExcite
+from asd_explain.weights import first_use
 from asd_explain.weights.cards import Card, card, cards
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30
+#: Names under which training checkpoints hold the network's state, and what wrappers put before its keys.
+STATE_NAMES = ("state_dict", "model_state_dict", "model", "network")
+WRAPPERS = ("module.", "model.")
 
 
 def cache_dir() -> Path:
@@ -85,6 +90,8 @@ def _candidates(wanted: Card) -> list[Path]:
 def is_available(name: str) -> bool:
     """Whether a file can be had without the network."""
     wanted = card(name)
+    if wanted.by_path_only:
+        return False
     return wanted.url is None or any(path.is_file() for path in _candidates(wanted))
 
 
@@ -95,6 +102,10 @@ def locate(name: str) -> Path:
         WeightsError: when it is damaged, or neither here nor to be fetched; the message names file, URL and folder.
     """
     wanted = card(name)
+    if wanted.by_path_only:
+        raise WeightsError(
+            f"{name} is neither in the package nor to be fetched ({wanted.source}); give the file with --weights PATH"
+        )
     if wanted.url is None:
         with as_file(files("asd_explain.weights") / wanted.file) as path:
             embedded = Path(path)
@@ -149,7 +160,10 @@ def _fetch(wanted: Card) -> Path:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a .safetensors file or of a torch file (read with ``weights_only=True``).
+    """Tensors of a .safetensors file or of a torch file (read with ``weights_only=True``), by their plain keys.
+
+    A training checkpoint that holds the state under one of ``STATE_NAMES`` gives that. What training wrappers put
+    before every key ("module.", "model.module.") is taken off.
 
     Raises:
         WeightsError: when the file is missing, damaged, or holds something else.
@@ -167,9 +181,20 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(
             f"{path} cannot be read as weights (damaged, or not a weights file); fetch it again"
         ) from error
+    if isinstance(state, dict):
+        inner = [state[name] for name in STATE_NAMES if isinstance(state.get(name), dict)]
+        state = inner[0] if len(inner) == 1 else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no plain state dict of tensors; convert it to one first")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return _unwrapped(state)
+
+
+def _unwrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    # No network of ours has "model." before every key: the heads' keys lie outside.
+    while prefix := next((p for p in WRAPPERS if state and all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def _some(keys: set[str]) -> str:
@@ -233,7 +258,7 @@ def load_gates(model: nn.Module, gates: Card, path: Path | None = None) -> None:
         WeightsError: when the file does not fit.
     """
     block = SqueezeExcite(
-        sum(model.streams.values()),
+        sum(model.fusion_streams.values()),
         reduction=gates.gate["reduction"],
         scope=gates.gate.get("scope", "frame"),
         standardise=True,
@@ -258,7 +283,9 @@ def load(
     Args:
         name: a card's name, for instance "lr_asd.pretrain_AVA".
         weights: a file to read instead; when its hash is another card's of the same model, that card is used; an
-            unknown file keeps this card's geometry and gets neither gates nor gains.
+            unknown file keeps this card's geometry and gets neither gates nor gains. Under a card whose hash is not
+            known, a torch file is taken for the published one, whose hash is recorded and checked; a .safetensors
+            file, which none of them is, for somebody's own.
         gates: whether to attach the fitted block and the gains.
         device: where to put it.
 
@@ -269,12 +296,16 @@ def load(
         WeightsError, OptionError: see :func:`locate`, :func:`load_state`, :func:`asd_explain.weights.cards.card`.
     """
     chosen: Card = card(name)
+    noted = True
     if weights is not None:
         path = Path(weights)
         if not path.is_file():
             raise WeightsError(f"{path}: no such weights file")
         known = card_of_file(path, chosen.model)
-        if known is None:
+        published = chosen.by_path_only and path.suffix != ".safetensors"
+        if known is None and published:
+            noted = first_use.check(cache_dir(), chosen.name, path, sha256_of(path))
+        elif known is None:
             without = ", and no gates are fitted to it" if gates_for(name) else ""
             log.warning("%s is not a file we know: crops are cut as for %s%s", path, name, without)
             gates = False
@@ -283,7 +314,13 @@ def load(
     else:
         path = locate(name)
     model = create_model(chosen.model)
+    if model.audio_feature != chosen.audio:
+        raise WeightsError(
+            f"the card {chosen.name} says {chosen.audio}, but {chosen.model} hears {model.audio_feature}"
+        )
     load_state(model, read_state(path), str(path))
+    if not noted:
+        first_use.record(cache_dir(), chosen.name, path, sha256_of(path))
     fitted = gates_for(chosen.name)
     if gates and fitted is not None:
         load_gates(model, card(fitted))

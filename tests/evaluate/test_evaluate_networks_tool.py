@@ -93,3 +93,18 @@ def test_refuses_unknown_networks_and_files(tmp_path: Path) -> None:
     save_file(create_model("lr_asd").state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match="does not fit"):
         evaluate_networks.load_network("squeeze_asd", tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(("name", "geometry", "gated"), [("talknet", "demo", False), ("bias", "box", True)])
+def test_a_file_of_a_heavy_network_is_fed_as_its_card_says(
+    tmp_path: Path, name: str, geometry: str, gated: bool
+) -> None:
+    state = create_model(name).state_dict()
+    path = tmp_path / "own.safetensors"
+    save_file(state, path)
+    model = evaluate_networks.load_network(name, path)
+    assert model.card.geometry == geometry
+    assert (model.fusion_gate is not None) is gated
+    if gated:
+        save_file({key: value for key, value in state.items() if not key.startswith("se.")}, path)
+        assert evaluate_networks.load_network(name, path).fusion_gate is None

@@ -18,7 +18,8 @@ from asd_explain.models.output import Output
 def _output(audio: list[float], face: list[float], gate_a: float = 0.5, gate_f: float = 0.5) -> Output:
     values = {"audio": torch.tensor([[audio]]), "face": torch.tensor([[face]])}
     gates = {"audio": torch.full_like(values["audio"], gate_a), "face": torch.full_like(values["face"], gate_f)}
-    return Output(logits=torch.zeros(1, 1, 2), gates=gates, standardised=values)
+    fusion = torch.cat(list(gates.values()), -1)
+    return Output(logits=torch.zeros(1, 1, 2), gates=gates, standardised=values, fusion=fusion)
 
 
 def test_shares_by_hand() -> None:

@@ -53,6 +53,14 @@ def test_a_file_says_by_its_keys_which_network_it_is_of(tmp_path: Path, model: s
     assert choice.choose("auto", path) == choice.PREFERRED[model]
 
 
+def test_a_file_to_be_given_is_known_by_its_name_where_a_backbone_has_several(tmp_path: Path) -> None:
+    assert choice.choose("talknet", tmp_path / "pretrain_AVA.model") == "talknet.pretrain_AVA"
+    assert choice.choose("talknet", tmp_path / "pretrain_TalkSet.model") == "talknet.pretrain_TalkSet"
+    assert choice.choose("talknet", tmp_path / "mine.model") == choice.PREFERRED["talknet"]
+    # Others have hashes, and the same names.
+    assert choice.choose("lr_asd", tmp_path / "pretrain_AVA.model") == choice.PREFERRED["lr_asd"]
+
+
 def test_files_and_names_that_say_nothing_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     save_file({"a": torch.zeros(1)}, path)
@@ -60,5 +68,5 @@ def test_files_and_names_that_say_nothing_are_refused(tmp_path: Path) -> None:
         choice.choose("auto", path)
     with pytest.raises(WeightsError, match="no such weights file"):
         choice.choose("auto", tmp_path / "gone.pt")
-    with pytest.raises(OptionError, match="choose one of auto, light_asd"):
+    with pytest.raises(OptionError, match="choose one of auto, asdnb"):
         choice.choose("no_such_net")
