@@ -27,6 +27,7 @@ from asd_explain.errors import OptionError, WeightsError
 from asd_explain.models.registry import create_model
 from asd_explain.models.se import SqueezeExcite
 from asd_explain.weights.cards import Card, card, cards
+from asd_explain.weights.trained import attach_trained_gates, card_beside
 
 log = logging.getLogger(__name__)
 
@@ -257,8 +258,9 @@ def load(
 
     Args:
         name: a card's name, for instance "lr_asd.pretrain_AVA".
-        weights: a file to read instead; when its hash is another card's of the same model, that card is used; an
-            unknown file keeps this card's geometry and gets neither gates nor gains.
+        weights: a file to read instead; when its hash is another card's of the same model, that card is used; so is
+            a card beside it (:mod:`asd_explain.weights.trained`); an unknown file keeps this card's geometry and gets
+            neither gates nor gains.
         gates: whether to attach the fitted block and the gains.
         device: where to put it.
 
@@ -274,7 +276,12 @@ def load(
         if not path.is_file():
             raise WeightsError(f"{path}: no such weights file")
         known = card_of_file(path, chosen.model)
-        if known is None:
+        beside = card_beside(path, sha256_of(path)) if known is None else None
+        if beside is not None:
+            if beside.model != chosen.model:
+                raise WeightsError(f"{path} are weights of {beside.model}, not of {chosen.model}: so says its card")
+            chosen = beside
+        elif known is None:
             without = ", and no gates are fitted to it" if gates_for(name) else ""
             log.warning("%s is not a file we know: crops are cut as for %s%s", path, name, without)
             gates = False
@@ -283,7 +290,9 @@ def load(
     else:
         path = locate(name)
     model = create_model(chosen.model)
-    load_state(model, read_state(path), str(path))
+    state = read_state(path)
+    attach_trained_gates(model, state, chosen.gate)
+    load_state(model, state, str(path))
     fitted = gates_for(chosen.name)
     if gates and fitted is not None:
         load_gates(model, card(fitted))

@@ -1,0 +1,31 @@
+"""Data sets of the field by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from asd_explain.errors import OptionError
+
+#: Name to the module of this package and its class, called with the set's folder and a split's name.
+SETS = {"ava": ("ava", "AvaSet"), "wasd": ("wasd", "WasdSet")}
+
+
+def open_entities(name: str, root: Path, split: str) -> Any:
+    """The annotated entities of one split of a data set.
+
+    Args:
+        name: "ava" or "wasd".
+        root: its folder.
+        split: for instance "train" or "val".
+
+    Raises:
+        OptionError: no such set, or no such folder.
+    """
+    if name not in SETS:
+        raise OptionError(f"no data set called {name!r}; choose from {', '.join(SETS)}")
+    if not root.is_dir():
+        raise OptionError(f"--data {root}: there is no such folder; give the one that holds the data set")
+    module, kind = SETS[name]
+    return getattr(import_module(f"asd_explain.datasets.{module}"), kind)(root, split)
