@@ -5,12 +5,13 @@
     python tools/train.py light_asd_ava --data AVA --out runs/gated --set model.gates=true
     python tools/train.py squeeze_asd --out runs/squeeze_asd
 
-The argument is the name of a configuration of the package or a path. One with a table ``[model]`` is a recipe: a network
-of the field is trained on the annotated entities of DATA, and OUT gets ``best.safetensors`` and ``last.safetensors``
-(float32) with a card each (``.toml``), rewritten after every epoch. The others (``squeeze_asd``, ``squeeze_asd_more``,
-``squeeze_asd_short``) distil our own network on local clips; OUT gets ``weights.safetensors`` (float16) in the end.
-Either way it gets ``checkpoint.pt`` (to go on from), ``log.csv`` and ``config.json`` (the configuration with all its
-defaults). The same command again goes on where it was cut off. ``--weights FILE`` begins with trained weights.
+The argument is the name of a configuration of the package or a path. One with a table ``[model]`` is a recipe: a
+network of the field is trained on the annotated entities of DATA, and OUT gets ``best.safetensors`` and
+``last.safetensors`` (float32) with a card each (``.toml``), rewritten after every epoch. The others (``squeeze_asd``,
+``squeeze_asd_more``, ``squeeze_asd_short``) distil our own network on local clips; OUT gets ``weights.safetensors``
+(float16) in the end. Either way it gets ``checkpoint.pt`` (to go on from), ``log.csv`` and ``config.json`` (the
+configuration with all its defaults). The same command again goes on where it was cut off. ``--weights FILE`` begins
+with trained weights.
 """
 
 from __future__ import annotations

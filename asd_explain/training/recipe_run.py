@@ -83,9 +83,8 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
     frames = sum(len(row.labels) for row in train.rows)
     log.info("%d entities, %d frames, %d batches; validation: %d", len(train), frames, len(batches), len(val))
     command = " ".join(["python tools/train.py", Path(args.config).name, *(f"--set {change}" for change in args.set)])
-    keep = _keeper(
-        recipe, out, command, f"{recipe.data.set} {recipe.data.train}: {len(train)} entities, {frames} frames", val
-    )
+    learnt_from = f"{recipe.data.set} {recipe.data.train}: {len(train)} entities, {frames} frames"
+    keep = _keeper(recipe, out, command, learnt_from, val)
     trainer = RecipeTrainer(
         objective.to(device), batches, val, recipe, out, keep, workers=args.workers, progress=not args.quiet
     )

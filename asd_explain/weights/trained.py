@@ -1,7 +1,7 @@
 """Weights that a user trained: a file with its card beside it, and the block that was trained in.
 
-``tools/train.py`` leaves ``best.safetensors`` and ``best.toml``. The card says how crops are to be cut; the block at the
-fusion point, in a network that was published without one, is known by its keys.
+``tools/train.py`` leaves ``best.safetensors`` and ``best.toml``. The card says how crops are to be cut; the block at
+the fusion point, in a network that was published without one, is known by its keys.
 """
 
 from __future__ import annotations
