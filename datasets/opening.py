@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
+from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 
 #: Name to the module of this package and its class, called with the set's folder and a split's name.
 SETS = {"ava": ("ava", "AvaSet"), "wasd": ("wasd", "WasdSet")}
 
 
-def open_entities(name: str, root: Path, split: str) -> Any:
+def open_entities(name: str, root: Path, split: str, body: bool = False) -> EntitySet:
     """The annotated entities of one split of a data set.
 
     Args:
         name: "ava" or "wasd".
         root: its folder.
         split: for instance "train" or "val".
+        body: whether to read bodies, where the set has any.
 
     Raises:
         OptionError: no such set, or no such folder.
@@ -28,4 +29,5 @@ def open_entities(name: str, root: Path, split: str) -> Any:
     if not root.is_dir():
         raise OptionError(f"--data {root}: there is no such folder; give the one that holds the data set")
     module, kind = SETS[name]
-    return getattr(import_module(f"asd_explain.datasets.{module}"), kind)(root, split)
+    opened = getattr(import_module(f"asd_explain.datasets.{module}"), kind)
+    return opened(root, split, with_body=body) if name == "wasd" else opened(root, split)

@@ -4,9 +4,10 @@
 
 Columns: those of the annotation (video_id, frame_timestamp, entity_box_x1 to y2, label, entity_id) and score, which is
 P(speaking); every label is SPEAKING_AUDIBLE, as the official script wants it. ``--like FILE`` takes the rows of an
-annotation csv, their order and their very digits from there (``val_orig.csv``: tools that paste scores by position, and
-the official script, which compares timestamps as they are written). Every entity is scored whole and at its own frame
-rate, with MFCC windows scaled by 25/fps as the published recipes have it.
+annotation csv, their order and their very digits from there (``val_orig.csv``): for tools that paste scores by
+position, and for annotations with more than the six decimals of AVA's boxes, which the official script compares to
+1e-9. Every entity is scored whole and at its own frame rate, with MFCC windows scaled by 25/fps as the published recipes
+have it.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from asd_explain.datasets.entities import EntitySet
 from asd_explain.datasets.opening import SETS, open_entities
 from asd_explain.errors import OptionError, OutputError
 from asd_explain.evaluate.detection import SPEAKING
 from asd_explain.options import DEVICES, pick_device
 from asd_explain.running import bounded_threads, run_tool
 from asd_explain.tracks.boxes_csv import COLUMNS
-from asd_explain.training.recipe_data import Entities
+from asd_explain.training.recipe_objective import sees_body
 from asd_explain.training.recipe_scoring import score_entities
 from asd_explain.weights.choice import choose
 from asd_explain.weights.store import load
@@ -54,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def entity_rows(entities: Entities, scores: dict[int, np.ndarray]) -> Iterator[list[str]]:
+def entity_rows(entities: EntitySet, scores: dict[int, np.ndarray]) -> Iterator[list[str]]:
     """Rows of all entities, in the data set's order.
 
     Args:
@@ -68,11 +70,12 @@ def entity_rows(entities: Entities, scores: dict[int, np.ndarray]) -> Iterator[l
         if row.boxes is None:
             raise OptionError(f"{row.entity_id}: the data set has no boxes of it; take them from a csv with --like")
         for stamp, box, score in zip(row.timestamps_s, row.boxes, scores[index], strict=True):
-            where = [repr(float(value)) for value in box]
+            # Kept in float32; the six decimals of the published csv come back by rounding.
+            where = [repr(round(float(value), 6)) for value in box]
             yield [row.video_id, repr(float(stamp)), *where, SPEAKING, row.entity_id, repr(float(score))]
 
 
-def rows_like(path: Path, entities: Entities, scores: dict[int, np.ndarray]) -> Iterator[list[str]]:
+def rows_like(path: Path, entities: EntitySet, scores: dict[int, np.ndarray]) -> Iterator[list[str]]:
     """Rows of an annotation csv, with scores.
 
     Args:
@@ -135,9 +138,9 @@ def run(args: argparse.Namespace) -> str:
         raise OutputError(f"{args.out} is there already; give another --out, or --overwrite")
     if args.like is not None and not args.like.is_file():
         raise OptionError(f"--like {args.like}: there is no such file")
-    entities = open_entities(args.set, args.data, args.split)
     device = pick_device(args.device)
     model = load(choose(args.model, args.weights), weights=args.weights, gates=False, device=device)
+    entities = open_entities(args.set, args.data, args.split, sees_body(model) != "no")
     scores: dict[int, np.ndarray] = {}
     with bounded_threads(args.threads):
         scored = score_entities(model, entities, device, args.workers)

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from asd_explain.datasets.entities import EntityClip, EntitySet
 from asd_explain.errors import AsdExplainError, OptionError
 from asd_explain.media.audio import RATE
 from asd_explain.media.mfcc import STEPS_PER_FRAME, mfcc
@@ -29,38 +30,6 @@ from asd_explain.training.recipe_config import AugmentConfig, Recipe
 
 SPEAKING = 1
 T = TypeVar("T")
-
-
-class Row(Protocol):
-    """What is known of an entity without opening its files."""
-
-    entity_id: str
-    video_id: str
-    timestamps_s: np.ndarray
-    labels: np.ndarray
-    fps: float
-    boxes: np.ndarray | None
-
-
-class Clip(Protocol):
-    """An entity's crops (T, 112, 112) uint8, sound and labels (T,)."""
-
-    face: np.ndarray
-    body: np.ndarray | None
-    waveform: np.ndarray
-    labels: np.ndarray
-    fps: float
-
-
-class Entities(Protocol):
-    """A data set of the field: entities that are loaded one by one."""
-
-    rows: Sequence[Row]
-
-    def __len__(self) -> int: ...
-
-    def load(self, index: int) -> Clip:
-        """Crops, sound and labels of an entity."""
 
 
 def entity_mfcc(waveform: np.ndarray, fps: float, frames: int) -> torch.Tensor:
@@ -139,8 +108,8 @@ def plan_batches(lengths: Sequence[int], frames: int, seed: int = 0) -> list[np.
     return batches
 
 
-def checked_clip(entities: Entities, index: int, body: bool = False) -> Clip:
-    """An entity's crops and sound, seen to be whole.
+def checked_clip(entities: EntitySet, index: int, body: bool = False) -> EntityClip:
+    """An entity's crops and sound, seen to hold what a network needs.
 
     Args:
         entities: the data set.
@@ -148,17 +117,13 @@ def checked_clip(entities: Entities, index: int, body: bool = False) -> Clip:
         body: whether it must have body crops.
 
     Raises:
-        OptionError: crops and labels differ in number, there is no sound, or no body crop where one is needed.
+        OptionError: there is no sound, or no body crop where one is needed.
+        AsdExplainError: what the data set raises where a file is missing.
     """
     clip, name = entities.load(index), entities.rows[index].entity_id
-    counts = {"face crops": len(clip.face), "labels": len(clip.labels)}
-    if clip.body is not None:
-        counts["body crops"] = len(clip.body)
-    if len(set(counts.values())) > 1:
-        said = ", ".join(f"{count} {what}" for what, count in counts.items())
-        raise OptionError(f"{name}: {said}; they must be as many (prepare the data set again)")
-    if not len(clip.waveform):
-        raise OptionError(f"{name}: its sound has no samples; the sound is missing, and would be learnt as silence")
+    # Sounds end with the last timestamp: of an entity of one frame there is none.
+    if not len(clip.waveform) and len(clip) > 1:
+        raise OptionError(f"{name}: its sound has no samples; it is missing, and would be learnt as silence")
     if body and clip.body is None:
         raise OptionError(f"{name}: it has no body crops, and the network needs them; choose a set with bodies")
     return clip
@@ -177,7 +142,7 @@ class RecipeBatches:
 
     def __init__(
         self,
-        entities: Entities,
+        entities: EntitySet,
         recipe: Recipe,
         body: str = "no",
         streams: Sequence[str] = (),
@@ -201,9 +166,9 @@ class RecipeBatches:
         length = min(len(self.entities.rows[i].labels) for i in members)
         mine = list(range(self.rank, len(members), self.ranks))
         idle = not mine
-        loaded: dict[int, Clip] = {}
+        loaded: dict[int, EntityClip] = {}
 
-        def clip(place: int) -> Clip:
+        def clip(place: int) -> EntityClip:
             if place not in loaded:
                 loaded[place] = checked_clip(self.entities, int(members[place]), self.body == "needed")
             return loaded[place]
@@ -225,7 +190,9 @@ class RecipeBatches:
             absent=absent,
         )
 
-    def _row(self, epoch: int, number: int, place: int, count: int, length: int, clip: Callable[[int], Clip]) -> tuple:
+    def _row(
+        self, epoch: int, number: int, place: int, count: int, length: int, clip: Callable[[int], EntityClip]
+    ) -> tuple:
         config: AugmentConfig = self.recipe.augment
         own = clip(place)
         rng = np.random.default_rng([self.recipe.seed, epoch, number, place])

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from asd_explain.datasets.entities import EntitySet
 from asd_explain.datasets.opening import open_entities
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks
@@ -21,7 +22,7 @@ from asd_explain.running import seed_everything
 from asd_explain.training.export import export_weights
 from asd_explain.training.folder import CONFIG, begin_with, check_config, join_processes, write_config
 from asd_explain.training.recipe_config import Recipe, read_recipe
-from asd_explain.training.recipe_data import SPEAKING, Entities, RecipeBatches, checked_clip, entity_mfcc
+from asd_explain.training.recipe_data import SPEAKING, RecipeBatches, checked_clip, entity_mfcc
 from asd_explain.training.recipe_objective import RecipeObjective, build, sees_body
 from asd_explain.training.recipe_trainer import CHECKPOINT, LOG, RecipeTrainer
 from asd_explain.weights.card_writing import network_card_text
@@ -65,7 +66,11 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
         raise OptionError(f"{out / there[0]} is there already; give another --out, or --overwrite to begin anew")
     check_config(recipe, out, CHECKPOINT, args.weights)
     model = build(recipe.model)  # a mistake in the recipe is told before the data are read
-    train, val = (open_entities(recipe.data.set, args.data, split) for split in (recipe.data.train, recipe.data.val))
+    body = sees_body(model)
+    splits = (recipe.data.train, recipe.data.val)
+    train, val = (open_entities(recipe.data.set, args.data, split, body != "no") for split in splits)
+    if body == "needed" and not (train.with_body and val.with_body):
+        raise OptionError(f"{recipe.model.name} looks at bodies, and {recipe.data.set} at {args.data} has none")
     _check_classes(val, recipe.data.val)
     device, rank, ranks = join_processes(args.device, args.threads)
     keep_large_blocks()
@@ -79,7 +84,7 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
     begins = not (out / CHECKPOINT).is_file()
     if begins and rank == 0 and args.weights is None:
         take_statistics(model, train, recipe.seed)
-    batches = RecipeBatches(train, recipe, sees_body(model), list(model.streams), rank, ranks)
+    batches = RecipeBatches(train, recipe, body, list(model.streams), rank, ranks)
     frames = sum(len(row.labels) for row in train.rows)
     log.info("%d entities, %d frames, %d batches; validation: %d", len(train), frames, len(batches), len(val))
     command = " ".join(["python tools/train.py", Path(args.config).name, *(f"--set {change}" for change in args.set)])
@@ -98,7 +103,7 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
     return out / BEST
 
 
-def take_statistics(model: FusionBackbone, entities: Entities, seed: int) -> None:
+def take_statistics(model: FusionBackbone, entities: EntitySet, seed: int) -> None:
     """Set mean and deviation of MFCC in a network that standardises them; others are left alone."""
     encoder = getattr(model, "audio_encoder", None)
     if encoder is None or not hasattr(encoder, "mean"):
@@ -111,7 +116,7 @@ def take_statistics(model: FusionBackbone, entities: Entities, seed: int) -> Non
     encoder.std.copy_(rows.std(0, correction=0).clamp_min(1e-3))
 
 
-def _check_classes(entities: Entities, split: str) -> None:
+def _check_classes(entities: EntitySet, split: str) -> None:
     speaking = sum(int((np.asarray(row.labels) == SPEAKING).sum()) for row in entities.rows)
     frames = sum(len(row.labels) for row in entities.rows)
     if not 0 < speaking < frames:
@@ -121,7 +126,7 @@ def _check_classes(entities: Entities, split: str) -> None:
 
 
 def _keeper(
-    recipe: Recipe, out: Path, command: str, training_data: str, val: Entities
+    recipe: Recipe, out: Path, command: str, training_data: str, val: EntitySet
 ) -> Callable[[str, nn.Module, dict[str, float]], None]:
     labels = np.concatenate([np.asarray(row.labels) == SPEAKING for row in val.rows])
 

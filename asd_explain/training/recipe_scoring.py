@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from asd_explain.datasets.entities import EntityClip, EntitySet
 from asd_explain.models.fusion_backbone import FusionBackbone
-from asd_explain.training.recipe_data import SPEAKING, Clip, Entities, checked_clip, entity_mfcc, loaded
+from asd_explain.training.recipe_data import SPEAKING, checked_clip, entity_mfcc, loaded
 from asd_explain.training.recipe_objective import sees_body
 
 #: Frames encoded at a time, beside the halo; the longest entities of AVA are shorter.
@@ -16,7 +17,7 @@ PIECE_FRAMES = 400
 
 
 @torch.inference_mode()
-def clip_margin(model: FusionBackbone, clip: Clip, audio: torch.Tensor, device: torch.device) -> np.ndarray:
+def clip_margin(model: FusionBackbone, clip: EntityClip, audio: torch.Tensor, device: torch.device) -> np.ndarray:
     """(T,) float32 logit of speaking minus logit of silent, of an entity from its first frame to its last.
 
     The encoders run over pieces that overlap by what a frame depends on, which changes nothing; what follows sees the
@@ -49,7 +50,7 @@ def clip_margin(model: FusionBackbone, clip: Clip, audio: torch.Tensor, device: 
 
 
 def score_entities(
-    model: FusionBackbone, entities: Entities, device: torch.device, workers: int = 0, rank: int = 0, ranks: int = 1
+    model: FusionBackbone, entities: EntitySet, device: torch.device, workers: int = 0, rank: int = 0, ranks: int = 1
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """(index, (T,) margin, (T,) bool labels) of every ``ranks``-th entity from ``rank`` on.
 
@@ -66,7 +67,7 @@ def score_entities(
     mine = range(rank, len(entities), ranks)
     needed = sees_body(model) == "needed"
 
-    def make(place: int) -> tuple[int, Clip, torch.Tensor]:
+    def make(place: int) -> tuple[int, EntityClip, torch.Tensor]:
         index = mine[place]
         clip = checked_clip(entities, index, needed)
         return index, clip, entity_mfcc(clip.waveform, clip.fps, len(clip.face))

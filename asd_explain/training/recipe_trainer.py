@@ -25,10 +25,11 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
+from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.detection import average_precision
 from asd_explain.training.recipe_config import Recipe
-from asd_explain.training.recipe_data import Entities, RecipeBatch, RecipeBatches, loaded
+from asd_explain.training.recipe_data import RecipeBatch, RecipeBatches, loaded
 from asd_explain.training.recipe_objective import RecipeObjective
 from asd_explain.training.recipe_scoring import score_entities
 
@@ -74,7 +75,7 @@ class RecipeTrainer:
         self,
         objective: RecipeObjective,
         batches: RecipeBatches,
-        val: Entities,
+        val: EntitySet,
         recipe: Recipe,
         folder: Path,
         keep: Callable[[str, nn.Module, dict[str, float]], None],

@@ -2,63 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from asd_explain.errors import ClipError
+from asd_explain.datasets.entities import DataError, EntityClip, EntityRow, EntitySet
 from asd_explain.models.fusion_backbone import FusionBackbone
 
 
-@dataclass
-class FakeRow:
-    entity_id: str
-    video_id: str
-    timestamps_s: np.ndarray
-    labels: np.ndarray
-    fps: float
-    boxes: np.ndarray | None
-    body_boxes: np.ndarray | None = None
+class FakeEntities(EntitySet):
+    """Who speaks opens the mouth and is loud, a quarter of a second at a time; who does not is quiet and still.
 
+    Attributes:
+        clips: what is loaded; may be replaced.
+        missing: name of an entity whose sound is not there.
+    """
 
-@dataclass
-class FakeClip:
-    entity: FakeRow
-    face: np.ndarray
-    body: np.ndarray | None
-    waveform: np.ndarray
-    labels: np.ndarray
-    fps: float
-
-
-@dataclass
-class FakeEntities:
-    """Who speaks opens the mouth and is loud, a quarter of a second at a time; who does not is quiet and still."""
-
-    clips: list[FakeClip] = field(default_factory=list)
-    missing: str = ""
+    def __init__(self, clips: list[EntityClip], with_body: bool) -> None:
+        self.clips, self.with_body, self.missing = clips, with_body, ""
 
     @property
-    def rows(self) -> list[FakeRow]:
+    def rows(self) -> list[EntityRow]:
         return [clip.entity for clip in self.clips]
 
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def load(self, index: int) -> FakeClip:
-        if self.clips[index].entity.entity_id == self.missing:
-            raise ClipError(f"audio/{self.missing}.wav: no such file; prepare the data set again")
+    def load(self, index: int) -> EntityClip:
+        if self.rows[index].entity_id == self.missing:
+            raise DataError(f"audio/{self.missing}.wav: no such file; prepare the data set again")
         return self.clips[index]
 
+    def change(self, index: int, **fields: object) -> None:
+        """Replace fields of a clip."""
+        self.clips[index] = replace(self.clips[index], **fields)
 
-def fake_entities(
-    lengths: list[int], *, seed: int = 0, fps: float = 25.0, bodies: bool = False, side: int = 112
-) -> FakeEntities:
-    """One entity a length."""
-    rng = np.random.default_rng(seed)
-    found = FakeEntities()
+
+def fake_entities(lengths: list[int], *, seed: int = 0, fps: float = 25.0, bodies: bool = False) -> FakeEntities:
+    """One entity a length; the sound of the last frame is missing, as in the field's layout."""
+    rng, side = np.random.default_rng(seed), 112
+    clips = []
     for number, length in enumerate(lengths):
         labels = np.repeat(rng.random(-(-length // 6)) < 0.5, 6)[:length].astype(np.int8)
         open_px = np.where(labels, rng.integers(side // 5, side // 3, length), 2)
@@ -71,17 +53,17 @@ def fake_entities(
         waveform = (loud * rng.standard_normal(length * samples)).astype(np.float32)
         stamps = np.round(900 + np.arange(length) / fps, 2)
         corner = rng.uniform(0, 0.5, 2).round(3)
-        row = FakeRow(
+        row = EntityRow(
             entity_id=f"video{number % 2}_0900_0930:{number}",
             video_id=f"video{number % 2}",
             timestamps_s=stamps,
             labels=labels,
             fps=fps,
-            boxes=np.tile(np.r_[corner, corner + 0.25], (length, 1)),
+            boxes=np.tile(np.r_[corner, corner + 0.25], (length, 1)).astype(np.float32),
         )
         body = 255 - face if bodies else None
-        found.clips.append(FakeClip(row, face, body, waveform, labels, fps))
-    return found
+        clips.append(EntityClip(row, face, body, waveform[: (length - 1) * samples], labels, fps))
+    return FakeEntities(clips, bodies)
 
 
 class SmallNetwork(FusionBackbone):
