@@ -37,8 +37,9 @@ class EntityRow:
         timestamps_s: (T,) float64 seconds on the video's clock, strictly increasing, as written in the csv.
         labels: (T,) int8, 1 speaking and heard, else 0.
         fps: nominal frame rate of the track, frames a second.
-        boxes: (T, 4) float32 x1 y1 x2 y2 of the face as shares of the frame, or None where the source has none.
-        body_boxes: (T, 4) like ``boxes``, of the body; None where bodies are not read.
+        boxes: (T, 4) float64 x1 y1 x2 y2 of the face as shares of the frame, or None where the source has none. As
+            written in the csv: the official evaluation compares boxes to 1e-9, which float32 could not keep.
+        body_boxes: (T, 4) like ``boxes``, of the body, NaN in frames without one; None where bodies are not read.
         label_names: T of ``LABEL_NAMES``, or None where the source knows 0 and 1 only.
     """
 
@@ -74,8 +75,9 @@ class EntityClip:
         entity: the track.
         face: (T, 112, 112) uint8 gray, the annotated box cut exactly, aspect ratio not kept.
         body: the same of the body's box, or None where bodies are not read.
-        waveform: (N,) float32 in [-1, 1], 16 kHz mono: from the first timestamp up to the last, which is one frame
-            short of T frames, as in the layout of the field (the networks' code pads the features).
+        waveform: (N,) float32 in [-1, 1], 16 kHz mono: the samples int(16000 first) up to int(16000 last timestamp),
+            which is one frame short of T frames, as in the layout of the field (the features are padded to 4 T steps
+            later). A track of one frame has that frame's sound.
         labels: (T,) int8, those of ``entity``.
         fps: frames a second, that of ``entity``.
     """
@@ -145,11 +147,21 @@ class EntitySubset(EntitySet):
         return self.whole.load(self.indices[index])
 
 
+def sample_span(row: EntityRow) -> tuple[int, int]:
+    """The first sample of a track's sound on the video's clock at 16 kHz, and how many there are; see EntityClip."""
+    from asd_explain.media.audio import RATE  # here: it brings torch, which tables alone do without
+
+    first = int(row.timestamps_s[0] * RATE)
+    count = int(row.timestamps_s[-1] * RATE) - first
+    return first, count or max(1, round(RATE / row.fps))
+
+
 def nominal_fps(timestamps_s: np.ndarray, declared: float | None = None) -> float:
     """Frame rate of a track in frames a second.
 
     The csv rounds times to 10 ms, so the rate of the whole track is taken, (T - 1) / (last - first), which rounding
-    moves by less than 0.01 s over its length; a median of differences would turn 30 fps into 33.3.
+    moves by less than 0.01 s over its length; a median of differences would turn 30 fps into 33.3. Where frames are
+    missing inside a track the rate falls below the video's, and so 4 T steps of MFCC still span the whole track.
 
     Args:
         timestamps_s: (T,) increasing seconds.

@@ -4,10 +4,9 @@
 
 Columns: those of the annotation (video_id, frame_timestamp, entity_box_x1 to y2, label, entity_id) and score, which is
 P(speaking); every label is SPEAKING_AUDIBLE, as the official script wants it. ``--like FILE`` takes the rows of an
-annotation csv, their order and their very digits from there (``val_orig.csv``): for tools that paste scores by
-position, and for annotations with more than the six decimals of AVA's boxes, which the official script compares to
-1e-9. Every entity is scored whole and at its own frame rate, with MFCC windows scaled by 25/fps as the published
-recipes have it.
+annotation csv, their order and their very digits from there (``val_orig.csv``), for tools that paste scores by position.
+Every entity is scored whole and at its own frame rate, with MFCC windows scaled by 25/fps as the published
+have it.
 """
 
 from __future__ import annotations
@@ -70,8 +69,7 @@ def entity_rows(entities: EntitySet, scores: dict[int, np.ndarray]) -> Iterator[
         if row.boxes is None:
             raise OptionError(f"{row.entity_id}: the data set has no boxes of it; take them from a csv with --like")
         for stamp, box, score in zip(row.timestamps_s, row.boxes, scores[index], strict=True):
-            # Kept in float32; the six decimals of the published csv come back by rounding.
-            where = [repr(round(float(value), 6)) for value in box]
+            where = [repr(float(value)) for value in box]
             yield [row.video_id, repr(float(stamp)), *where, SPEAKING, row.entity_id, repr(float(score))]
 
 

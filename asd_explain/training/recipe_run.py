@@ -99,6 +99,7 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
         log.info("going on from epoch %d, batch %d", trainer.state.epoch, trainer.state.done)
     trainer.run()
     if ranks > 1:
+        dist.barrier()  # the first process may be the one that the others meet through
         dist.destroy_process_group()
     return out / BEST
 

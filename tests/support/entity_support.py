@@ -59,7 +59,7 @@ def fake_entities(lengths: list[int], *, seed: int = 0, fps: float = 25.0, bodie
             timestamps_s=stamps,
             labels=labels,
             fps=fps,
-            boxes=np.tile(np.r_[corner, corner + 0.25], (length, 1)).astype(np.float32),
+            boxes=np.tile(np.r_[corner, corner + 0.25], (length, 1)),
         )
         body = 255 - face if bodies else None
         clips.append(EntityClip(row, face, body, waveform[: (length - 1) * samples], labels, fps))
