@@ -1,29 +1,30 @@
 """Train a backbone from a TOML file: resumable, seeded, logged; one process or several (torchrun).
 
+    python tools/train.py light_asd_ava --data AVA --out runs/light_asd
+    torchrun --nproc-per-node 4 tools/train.py bias_wasd --data WASD --out runs/bias
+    python tools/train.py light_asd_ava --data AVA --out runs/gated --set model.gates=true
     python tools/train.py squeeze_asd --out runs/squeeze_asd
-    torchrun --nproc-per-node 4 tools/train.py squeeze_asd --out runs/squeeze_asd
 
-The argument is the name of a configuration of the package or a path. OUT gets ``checkpoint.pt`` (to go on from),
-``log.csv``, ``config.json`` (the configuration with all its defaults), and in the end ``weights.safetensors``
-(float16). The same command again goes on where it was cut off. ``--weights FILE`` begins with trained weights.
+The argument is the name of a configuration of the package or a path. One with a table ``[model]`` is a recipe: a
+network of the field is trained on the annotated entities of DATA, and OUT gets ``best.safetensors`` and
+``last.safetensors`` (float32) with a card each (``.toml``), rewritten after every epoch. The others (``squeeze_asd``,
+``squeeze_asd_more``, ``squeeze_asd_short``) distil our own network on local clips; OUT gets ``weights.safetensors``
+(float16) in the end. Either way it gets ``checkpoint.pt`` (to go on from), ``log.csv`` and ``config.json`` (the
+configuration with all its defaults). The same command again goes on where it was cut off. ``--weights FILE`` begins
+with trained weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import cv2
-import torch
 import torch.distributed as dist
-from torch import nn
 from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import FaceClipCache, list_clips
@@ -31,28 +32,33 @@ from asd_explain.datasets.talking_corpus import TalkingClipCache, talking_entrie
 from asd_explain.errors import AsdExplainError, OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
-from asd_explain.options import DEVICES, pick_device
+from asd_explain.options import DEVICES
 from asd_explain.running import seed_everything
 from asd_explain.training.check import QuickCheck
 from asd_explain.training.config import TrainConfig, find_config, read_config
 from asd_explain.training.corpus import TrainTrack, load_tracks
 from asd_explain.training.engine import CHECKPOINT, LOG, Trainer
 from asd_explain.training.export import export_weights
+from asd_explain.training.folder import CONFIG, begin_with, check_config, join_processes, write_config
 from asd_explain.training.objective import Objective
 from asd_explain.training.prepare import prepare
+from asd_explain.training.recipe_config import is_recipe
+from asd_explain.training.recipe_run import train_recipe
 from asd_explain.training.sampler import Sampler
 from asd_explain.training.teacher import Teacher
-from asd_explain.weights.store import cache_dir, needed_shared_dir, read_state, sha256_of
+from asd_explain.weights.store import cache_dir, needed_shared_dir
 
 log = logging.getLogger("asd_explain.tools.train")
 
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+WEIGHTS = "weights.safetensors"
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("config", help="name of a configuration of the package, or a TOML file")
     p.add_argument("--out", type=Path, required=True, help="folder for checkpoint, log and weights")
+    p.add_argument("--data", type=Path, help="folder of AVA-ActiveSpeaker or WASD, for a recipe")
+    p.add_argument("--workers", type=int, default=2, help="processes that load entities, of a recipe (default 2)")
     p.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="change the configuration")
     p.add_argument(
         "--weights", type=Path, metavar="FILE", help="begin with what fits of these weights; the rest begins afresh"
@@ -84,56 +90,16 @@ def tracks_of(config: TrainConfig, split: str, args: argparse.Namespace) -> list
     return tracks
 
 
-def check_config(config: TrainConfig, out: Path, weights: Path | None = None) -> None:
-    """See that a training that is to go on was begun with the same configuration and the same first weights.
-
-    Raises:
-        OptionError: it was not.
-    """
-    if not ((out / CHECKPOINT).is_file() and (out / CONFIG).is_file()):
-        return
-    now, then = json.loads(_as_json(config, weights)), json.loads((out / CONFIG).read_text(encoding="utf-8"))
-    if changed := [name for name in now | then if then.get(name) != now.get(name)]:
-        raise OptionError(
-            f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; give another --out, "
-            "or --overwrite to begin anew"
-        )
-
-
-def write_config(config: TrainConfig, out: Path, weights: Path | None = None) -> None:
-    """Leave the configuration in the folder, as a whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{CONFIG}.{os.getpid()}"
-    partial.write_text(_as_json(config, weights), encoding="utf-8")
-    partial.replace(out / CONFIG)
-
-
-def _as_json(config: TrainConfig, weights: Path | None) -> str:
-    first = {} if weights is None else {"first_weights_sha256": sha256_of(weights)}
-    return json.dumps(asdict(config) | first, indent=1, default=str) + "\n"
-
-
-def begin_with(model: nn.Module, path: Path) -> list[str]:
-    """Put what fits of a weights file, by name and shape, into a network; returns the names of what begins afresh.
-
-    Raises:
-        WeightsError: the file cannot be read, or nothing of it fits.
-    """
-    wanted = model.state_dict()
-    fits = {
-        name: values.to(wanted[name].dtype)
-        for name, values in read_state(path).items()
-        if name in wanted and values.shape == wanted[name].shape
-    }
-    if not fits:
-        raise WeightsError(f"{path}: nothing in it fits this network; give weights that were trained for it")
-    model.load_state_dict(fits, strict=False)
-    return sorted(set(wanted) - set(fits))
-
-
 def run(args: argparse.Namespace) -> Path:
     """Train, or go on; returns the path of the weights."""
-    config = read_config(find_config(args.config), args.set)
+    path = find_config(args.config)
+    if is_recipe(path):
+        return train_recipe(path, args)
+    if args.data is not None:
+        raise OptionError(
+            f"--data: {args.config} learns from the shared clips; give it with a recipe, as light_asd_ava"
+        )
+    config = read_config(path, args.set)
     weights = args.out / WEIGHTS
     if args.out.exists() and not args.out.is_dir():
         raise OptionError(f"--out {args.out} is not a folder; name one, it is made when needed")
@@ -142,19 +108,10 @@ def run(args: argparse.Namespace) -> Path:
             (args.out / name).unlink(missing_ok=True)
     if weights.exists():
         raise OptionError(f"{weights} is there already; give another --out, or --overwrite to begin anew")
-    ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    device = pick_device(args.device)
     if args.weights is not None and not args.weights.is_file():
         raise WeightsError(f"--weights {args.weights}: there is no such file")
-    check_config(config, args.out, args.weights)
-    cores = args.threads or max(1, (os.cpu_count() or 1) // ranks)
-    torch.set_num_threads(cores)
-    cv2.setNumThreads(1)
-    if ranks > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            torch.cuda.set_device(device)
+    check_config(config, args.out, CHECKPOINT, args.weights)
+    device, rank, ranks = join_processes(args.device, args.threads)
     keep_large_blocks()
     seed_everything(config.seed)
     try:

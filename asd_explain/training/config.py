@@ -84,15 +84,15 @@ def find_config(name: str) -> Path:
     raise OptionError(f"{name}: no such file, and no configuration of that name; there are {', '.join(known)}")
 
 
-def read_config(path: Path, changes: list[str] = ()) -> TrainConfig:
-    """Read a configuration.
+def read_tables(path: Path, changes: list[str] = ()) -> dict:
+    """What a TOML file holds, with changes on top, unchecked.
 
     Args:
         path: TOML file.
-        changes: "table.key=value" or "key=value" with a TOML value, applied on top.
+        changes: "table.key=value" or "key=value" with a TOML value.
 
     Raises:
-        OptionError: the file or a change cannot be used.
+        OptionError: the file cannot be read, or a change cannot be applied.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -109,6 +109,20 @@ def read_config(path: Path, changes: list[str] = ()) -> TrainConfig:
         raise OptionError(f"{path}: not valid TOML ({error})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"{path} cannot be read ({error})") from error
+    return content
+
+
+def read_config(path: Path, changes: list[str] = ()) -> TrainConfig:
+    """Read a configuration.
+
+    Args:
+        path: TOML file.
+        changes: "table.key=value" or "key=value" with a TOML value, applied on top.
+
+    Raises:
+        OptionError: the file or a change cannot be used.
+    """
+    content = read_tables(path, changes)
     unknown = sorted(set(content) - {"model", "seed", "options", *_TABLES})
     if unknown:
         raise OptionError(f"{path}: unknown {', '.join(unknown)}; known are model, seed, options, {', '.join(_TABLES)}")

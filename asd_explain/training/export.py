@@ -12,10 +12,15 @@ from torch import nn
 from asd_explain.errors import WeightsError
 
 
-def export_weights(model: nn.Module, path: Path) -> None:
-    """Write a network's parameters and statistics as float16 safetensors, as a whole or not at all.
+def export_weights(model: nn.Module, path: Path, half: bool = True) -> None:
+    """Write a network's parameters and statistics as safetensors, as a whole or not at all.
 
     Counters of batch norms are left as integers. Values beyond float16's range are refused.
+
+    Args:
+        model: the network.
+        path: of the file.
+        half: whether as float16; else as they are.
 
     Raises:
         WeightsError: a value is not finite or does not fit into float16.
@@ -24,11 +29,13 @@ def export_weights(model: nn.Module, path: Path) -> None:
     for key, value in model.state_dict().items():
         value = value.detach().cpu().contiguous()
         if value.dtype.is_floating_point:
-            small = value.half()
-            if not torch.isfinite(small).all():
-                raise WeightsError(f"{path}: {key} has values that float16 cannot hold; nothing was written")
-            value = small
-        state[key] = value
+            kept = value.half() if half else value
+            if not torch.isfinite(kept).all():
+                kind = "float16 cannot hold" if half else "are not finite"
+                raise WeightsError(f"{path}: {key} has values that {kind}; nothing was written")
+            value = kept
+        # A file cannot hold memory that two tensors share.
+        state[key] = value.clone()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -10,6 +10,7 @@ from torch import nn
 
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.training._tables import FromTable
+from asd_explain.training.gate_statistics import follow_statistics
 from asd_explain.training.sampler import FEATURES, SOUNDS, Batch
 
 _SYNC_WIDTH, _SYNC_FRAMES, _SYNC_STRIDE, _SYNC_APART = 64, 9, 4, 3
@@ -71,7 +72,8 @@ class Objective(nn.Module):
         """The loss of one batch and its parts for the log."""
         pooled = self._encode(batch)
         n, sounds = batch.present.shape[:2]
-        self._follow_statistics(pooled)
+        if self.training:
+            follow_statistics(self.model, pooled, self.seen)
         views = self._with_absences(batch, pooled)
         logits = self.model.fuse(views).logits
         margin = (logits[..., 1] - logits[..., 0]).reshape(n, sounds, -1)
@@ -97,23 +99,6 @@ class Objective(nn.Module):
         audio = model.audio_embedding(batch.mfcc.flatten(0, 1))
         pooled["audio"] = audio.reshape(*batch.mfcc.shape[:2], *audio.shape[1:])
         return pooled
-
-    @torch.no_grad()
-    def _follow_statistics(self, pooled: dict[str, torch.Tensor]) -> None:
-        """Let a block that standardises follow the mean and deviation of the embeddings, as a batch norm does."""
-        block = self.model.fusion_gate
-        if not self.training or block is None or block.mean is None:
-            return
-        self.seen += 1
-        pace = max(0.01, 1.0 / float(self.seen))
-        first = 0
-        for stream, width in self.model.streams.items():
-            part = slice(first, first + width)
-            first += width
-            if stream in pooled:
-                values = pooled[stream].detach().flatten(0, -2)
-                block.mean[part] += pace * (values.mean(0) - block.mean[part])
-                block.std[part] += pace * (values.std(0).clamp_min(1e-3) - block.std[part])
 
     def _with_absences(self, batch: Batch, pooled: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Every chunk with every sound, {stream: (N * S, T, C)}, absent streams replaced by what stands for them."""

@@ -1,4 +1,4 @@
-"""The card of what was fitted to a network: TOML beside the file that was written."""
+"""Cards of what was trained or fitted here: TOML beside the file that was written."""
 
 from __future__ import annotations
 
@@ -30,17 +30,54 @@ def fitted_card_text(
         source, training_data, limits: see :class:`asd_explain.weights.cards.Card`.
         tables: {"results": {...}, ...} in their order; values are texts, numbers and lists of numbers.
     """
+    names = {"name": f"{kind}.{base}", "kind": kind, "model": model, "base": base}
+    return _card_text(names, path, source, training_data, {}, limits, tables)
+
+
+def network_card_text(
+    name: str,
+    model: str,
+    path: Path,
+    *,
+    licence: str,
+    source: str,
+    training_data: str,
+    geometry: str,
+    limits: Sequence[str],
+    tables: Mapping[str, Mapping[str, object]],
+) -> str:
+    """The card of a network's weights.
+
+    Args:
+        name: of the card.
+        model: name of the backbone in the registry.
+        path: the file, already written.
+        licence, source, training_data, geometry, limits: see :class:`asd_explain.weights.cards.Card`.
+        tables: as for :func:`fitted_card_text`.
+    """
+    names = {"name": name, "kind": "network", "model": model}
+    return _card_text(names, path, source, training_data, {"geometry": geometry}, limits, tables, licence)
+
+
+def _card_text(
+    names: Mapping[str, str],
+    path: Path,
+    source: str,
+    training_data: str,
+    more: Mapping[str, str],
+    limits: Sequence[str],
+    tables: Mapping[str, Mapping[str, object]],
+    licence: str = "MIT (this project)",
+) -> str:
     head = {
-        "name": f"{kind}.{base}",
-        "kind": kind,
-        "model": model,
-        "base": base,
+        **names,
         "file": path.name,
         "sha256": sha256_of(path),
         "size_bytes": path.stat().st_size,
-        "licence": "MIT (this project)",
+        "licence": licence,
         "source": source,
         "training_data": training_data,
+        **more,
     }
     lines = [f"{key} = {_toml(value)}" for key, value in head.items()]
     lines += ["limits = [", *(f"  {_toml(text)}," for text in limits), "]"]

@@ -11,6 +11,7 @@ from asd_explain.errors import OptionError, WeightsError
 from asd_explain.models.registry import create_model, list_models
 from asd_explain.weights.cards import cards
 from asd_explain.weights.store import is_available, locate, read_state, sha256_of
+from asd_explain.weights.trained import card_beside
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ def _of_file(path: Path) -> str:
     for card in cards().values():
         if card.kind == "network" and card.sha256 == digest:
             return card.name
+    if (beside := card_beside(path, digest)) is not None and beside.model in PREFERRED:
+        return PREFERRED[beside.model]
     keys = set(read_state(path))
     for model in list_models():
         with torch.device("meta"):  # keys are all that is asked for

@@ -29,6 +29,7 @@ from asd_explain.models.registry import create_model
 from asd_explain.models.se import SqueezeExcite
 from asd_explain.weights import first_use
 from asd_explain.weights.cards import Card, card, cards
+from asd_explain.weights.trained import attach_trained_gates, card_beside
 
 log = logging.getLogger(__name__)
 
@@ -282,10 +283,10 @@ def load(
 
     Args:
         name: a card's name, for instance "lr_asd.pretrain_AVA".
-        weights: a file to read instead; when its hash is another card's of the same model, that card is used; an
-            unknown file keeps this card's geometry and gets neither gates nor gains. Under a card whose hash is not
-            known, a torch file is taken for the published one, whose hash is recorded and checked; a .safetensors
-            file, which none of them is, for somebody's own.
+        weights: a file to read instead; when its hash is another card's of the same model, that card is used; so is
+            a card beside it (:mod:`asd_explain.weights.trained`); an unknown file keeps this card's geometry and gets
+            neither gates nor gains. Under a card whose hash is not known, a torch file is taken for the published one,
+            whose hash is recorded and checked; a .safetensors file, which none of them is, for somebody's own.
         gates: whether to attach the fitted block and the gains.
         device: where to put it.
 
@@ -302,8 +303,13 @@ def load(
         if not path.is_file():
             raise WeightsError(f"{path}: no such weights file")
         known = card_of_file(path, chosen.model)
+        beside = card_beside(path, sha256_of(path)) if known is None else None
         published = chosen.by_path_only and path.suffix != ".safetensors"
-        if known is None and published:
+        if beside is not None:
+            if beside.model != chosen.model:
+                raise WeightsError(f"{path} are weights of {beside.model}, not of {chosen.model}: so says its card")
+            chosen = beside
+        elif known is None and published:
             noted = first_use.check(cache_dir(), chosen.name, path, sha256_of(path))
         elif known is None:
             without = ", and no gates are fitted to it" if gates_for(name) else ""
@@ -318,7 +324,9 @@ def load(
         raise WeightsError(
             f"the card {chosen.name} says {chosen.audio}, but {chosen.model} hears {model.audio_feature}"
         )
-    load_state(model, read_state(path), str(path))
+    state = read_state(path)
+    attach_trained_gates(model, state, chosen.gate)
+    load_state(model, state, str(path))
     if not noted:
         first_use.record(cache_dir(), chosen.name, path, sha256_of(path))
     fitted = gates_for(chosen.name)

@@ -11,8 +11,9 @@ from asd_explain.errors import OptionError
 from asd_explain.models.registry import list_models
 from asd_explain.training.config import TrainConfig, find_config, read_config
 from asd_explain.training.engine import LoopConfig
+from asd_explain.training.recipe_config import is_recipe
 
-NAMES = sorted(p.stem for p in Path(str(files("asd_explain.training") / "configs")).glob("*.toml"))
+NAMES = sorted(p.stem for p in Path(str(files("asd_explain.training") / "configs")).glob("*.toml") if not is_recipe(p))
 
 
 @pytest.fixture

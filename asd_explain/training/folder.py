@@ -1,0 +1,91 @@
+"""The folder of a training, the processes that share it, and the weights it begins with."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from asd_explain.errors import OptionError, WeightsError
+from asd_explain.options import pick_device
+from asd_explain.weights.store import read_state, sha256_of
+
+CONFIG = "config.json"
+
+
+def check_config(config: object, out: Path, checkpoint: str, weights: Path | None = None) -> None:
+    """See that a training that is to go on was begun with the same configuration and the same first weights.
+
+    Args:
+        config: a data class.
+        out: the training's folder.
+        checkpoint: file name of what it would go on from.
+        weights: that it begins with.
+
+    Raises:
+        OptionError: it was not.
+    """
+    if not ((out / checkpoint).is_file() and (out / CONFIG).is_file()):
+        return
+    now, then = json.loads(_as_json(config, weights)), json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    if changed := [name for name in now | then if then.get(name) != now.get(name)]:
+        raise OptionError(
+            f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; give another --out, "
+            "or --overwrite to begin anew"
+        )
+
+
+def write_config(config: object, out: Path, weights: Path | None = None) -> None:
+    """Leave the configuration in the folder, as a whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".{CONFIG}.{os.getpid()}"
+    partial.write_text(_as_json(config, weights), encoding="utf-8")
+    partial.replace(out / CONFIG)
+
+
+def _as_json(config: object, weights: Path | None) -> str:
+    first = {} if weights is None else {"first_weights_sha256": sha256_of(weights)}
+    return json.dumps(asdict(config) | first, indent=1, default=str) + "\n"
+
+
+def begin_with(model: nn.Module, path: Path) -> list[str]:
+    """Put what fits of a weights file, by name and shape, into a network; returns the names of what begins afresh.
+
+    Raises:
+        WeightsError: the file cannot be read, or nothing of it fits.
+    """
+    wanted = model.state_dict()
+    fits = {
+        name: values.to(wanted[name].dtype)
+        for name, values in read_state(path).items()
+        if name in wanted and values.shape == wanted[name].shape
+    }
+    if not fits:
+        raise WeightsError(f"{path}: nothing in it fits this network; give weights that were trained for it")
+    model.load_state_dict(fits, strict=False)
+    return sorted(set(wanted) - set(fits))
+
+
+def join_processes(device_name: str, threads: int) -> tuple[torch.device, int, int]:
+    """Meet the other processes that ``torchrun`` started, if any: (this one's device, its rank, how many there are).
+
+    Args:
+        device_name: see :func:`asd_explain.options.pick_device`.
+        threads: of torch, 0 for this process's share of the cores.
+    """
+    ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    device = pick_device(device_name)
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // ranks))
+    cv2.setNumThreads(1)
+    if ranks > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
+    return device, rank, ranks
