@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from asd_explain.ava_format import COLUMNS
 from asd_explain.datasets.entities import LABEL_NAMES, DataError, EntityRow, nominal_fps
-from asd_explain.tracks.boxes_csv import COLUMNS
 
 log = logging.getLogger(__name__)
 

@@ -26,11 +26,12 @@ from asd_explain.errors import OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
 from asd_explain.running import run_tool, seed_everything
-from asd_explain.tools.train import check_config, tracks_of, write_config
+from asd_explain.tools.train import tracks_of
 from asd_explain.training.check import QuickCheck
 from asd_explain.training.config import TrainConfig, find_config, read_config
 from asd_explain.training.corpus import TrainTrack
-from asd_explain.training.engine import Trainer
+from asd_explain.training.engine import CHECKPOINT, Trainer
+from asd_explain.training.folder import check_config, write_config
 from asd_explain.training.objective import Objective
 from asd_explain.training.prepare import prepare
 from asd_explain.training.sampler import Sampler
@@ -133,7 +134,7 @@ def run(args: argparse.Namespace) -> str:
             folder = args.out / f"{seed}.{variant}"
             path = folder / RESULT
             if not path.is_file():
-                check_config(config, folder)
+                check_config(config, folder, CHECKPOINT)
                 tracks = tracks or {split: tracks_of(config, split, args) for split in ("fit", "dev", "test")}
                 write_config(config, folder)
                 found = one_run(config, seed, gated, tracks, folder, args.quiet, args.encoders)

@@ -20,13 +20,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from asd_explain.ava_format import COLUMNS, SPEAKING
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.datasets.opening import SETS, open_entities
 from asd_explain.errors import OptionError, OutputError
-from asd_explain.evaluate.detection import SPEAKING
 from asd_explain.options import DEVICES, pick_device
 from asd_explain.running import bounded_threads, run_tool
-from asd_explain.tracks.boxes_csv import COLUMNS
 from asd_explain.training.recipe_objective import sees_body
 from asd_explain.training.recipe_scoring import score_entities
 from asd_explain.weights.choice import choose

@@ -21,7 +21,8 @@ from entity_support import FakeEntities, SmallNetwork, fake_entities
 from safetensors.torch import load_file
 
 from asd_explain.errors import OptionError, WeightsError
-from asd_explain.evaluate.detection import ava_average_precision, average_precision
+from asd_explain.evaluate.ava_csv import ava_average_precision
+from asd_explain.evaluate.detection import average_precision
 from asd_explain.models.registry import create_model
 from asd_explain.tools import explain_video, predict_asd, train
 from asd_explain.training import recipe_run
