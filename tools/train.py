@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> Path:
         raise OptionError(f"{weights} is there already; give another --out, or --overwrite to begin anew")
     if args.weights is not None and not args.weights.is_file():
         raise WeightsError(f"--weights {args.weights}: there is no such file")
-    check_config(config, args.out, CHECKPOINT, args.weights)
+    check_config(config, args.out, args.weights)
     device, rank, ranks = join_processes(args.device, args.threads)
     keep_large_blocks()
     seed_everything(config.seed)

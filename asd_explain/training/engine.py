@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from asd_explain.errors import OptionError
 from asd_explain.training._tables import FromTable
+from asd_explain.training.folder import CHECKPOINT
 from asd_explain.training.objective import Objective
 from asd_explain.training.sampler import Batch, Sampler
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 
 

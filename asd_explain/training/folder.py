@@ -16,22 +16,21 @@ from asd_explain.errors import OptionError, WeightsError
 from asd_explain.options import pick_device
 from asd_explain.weights.store import read_state, sha256_of
 
-CONFIG = "config.json"
+CONFIG, CHECKPOINT = "config.json", "checkpoint.pt"
 
 
-def check_config(config: object, out: Path, checkpoint: str, weights: Path | None = None) -> None:
+def check_config(config: object, out: Path, weights: Path | None = None) -> None:
     """See that a training that is to go on was begun with the same configuration and the same first weights.
 
     Args:
         config: a data class.
         out: the training's folder.
-        checkpoint: file name of what it would go on from.
         weights: that it begins with.
 
     Raises:
         OptionError: it was not.
     """
-    if not ((out / checkpoint).is_file() and (out / CONFIG).is_file()):
+    if not ((out / CHECKPOINT).is_file() and (out / CONFIG).is_file()):
         return
     now, then = json.loads(_as_json(config, weights)), json.loads((out / CONFIG).read_text(encoding="utf-8"))
     if changed := [name for name in now | then if then.get(name) != now.get(name)]:

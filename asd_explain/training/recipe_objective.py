@@ -17,24 +17,26 @@ from asd_explain.training.recipe_data import RecipeBatch
 
 #: The published heads on single streams, by the names that all of the family give them.
 HEADS = {"audio": "lossA", "face": "lossV", "body": "lossVB"}
-#: Networks that a recipe cannot train, and why.
-REFUSED: dict[str, str] = {}
 
 
 def build(config: ModelConfig) -> FusionBackbone:
     """A network with fresh parameters, with the block that a recipe asks for.
 
     Raises:
-        OptionError: unknown network, options that do not fit, or a block where it has one already.
+        OptionError: unknown network, one that no batch can be made for (LoCoNet), options that do not fit, or a block
+            where it has one already.
     """
     if config.name not in list_models():
         raise OptionError(f"[model] name = {config.name!r}; choose one of {', '.join(list_models())}")
-    if config.name in REFUSED:
-        raise OptionError(f"[model] name = {config.name!r}: {REFUSED[config.name]}")
     try:
         model = create_model(config.name, **dict(config.options))
     except TypeError as error:
         raise OptionError(f"[model] options do not fit {config.name}: {error}") from error
+    if (hears := getattr(model, "audio_feature", "mfcc")) != "mfcc":
+        raise OptionError(
+            f"[model] name = {config.name!r}: it hears {hears} and looks at all faces of a picture together; a recipe "
+            "makes batches of single faces with MFCC, so this network cannot be trained here"
+        )
     if config.gates:
         if model.fusion_gate is not None:
             raise OptionError(f"[model] gates: {config.name} has a block of its own already; leave gates = false")

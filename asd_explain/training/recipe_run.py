@@ -64,7 +64,7 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
             (out / name).unlink(missing_ok=True)
     if not (out / CHECKPOINT).is_file() and (there := [n for n in (BEST, LAST, LOG) if (out / n).exists()]):
         raise OptionError(f"{out / there[0]} is there already; give another --out, or --overwrite to begin anew")
-    check_config(recipe, out, CHECKPOINT, args.weights)
+    check_config(recipe, out, args.weights)
     model = build(recipe.model)  # a mistake in the recipe is told before the data are read
     body = sees_body(model)
     splits = (recipe.data.train, recipe.data.val)

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.detection import average_precision
+from asd_explain.training.folder import CHECKPOINT
 from asd_explain.training.recipe_config import Recipe
 from asd_explain.training.recipe_data import RecipeBatch, RecipeBatches, loaded
 from asd_explain.training.recipe_objective import RecipeObjective
@@ -35,7 +36,7 @@ from asd_explain.training.recipe_scoring import score_entities
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
+LOG = "log.csv"
 _STORED = ("objective", "optimiser", "progress", "batches", "ranks")
 _INSTEAD = "give another --out, or --overwrite to begin anew"
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from entity_support import SmallNetwork, fake_entities
 
+from asd_explain.errors import OptionError
 from asd_explain.models.registry import create_model
 from asd_explain.models.se import SqueezeExcite
 from asd_explain.training.recipe_config import AugmentConfig, BatchConfig, ModelConfig, Recipe, RecipeLoss
@@ -107,6 +108,13 @@ def test_the_block_is_trained_in_where_asked() -> None:
     value, _ = RecipeObjective(model, RecipeLoss())(batch([5]), 1)
     value.backward()
     assert model.fusion_gate.reduce.weight.grad.abs().sum() > 0
+
+
+def test_a_network_that_no_batch_can_be_made_for_is_refused(net: SmallNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    net.audio_feature = "log_mel"
+    monkeypatch.setattr("asd_explain.training.recipe_objective.create_model", lambda name: net)
+    with pytest.raises(OptionError, match="hears log_mel and looks at all faces"):
+        build(ModelConfig("light_asd"))
 
 
 def test_mixed_precision_is_near_and_learns(net: SmallNetwork) -> None:
