@@ -30,7 +30,7 @@ from asd_explain.tools.train import tracks_of
 from asd_explain.training.check import QuickCheck
 from asd_explain.training.config import TrainConfig, find_config, read_config
 from asd_explain.training.corpus import TrainTrack
-from asd_explain.training.engine import CHECKPOINT, Trainer
+from asd_explain.training.engine import Trainer
 from asd_explain.training.folder import check_config, write_config
 from asd_explain.training.objective import Objective
 from asd_explain.training.prepare import prepare
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> str:
             folder = args.out / f"{seed}.{variant}"
             path = folder / RESULT
             if not path.is_file():
-                check_config(config, folder, CHECKPOINT)
+                check_config(config, folder)
                 tracks = tracks or {split: tracks_of(config, split, args) for split in ("fit", "dev", "test")}
                 write_config(config, folder)
                 found = one_run(config, seed, gated, tracks, folder, args.quiet, args.encoders)
