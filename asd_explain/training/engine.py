@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from asd_explain.errors import OptionError
 from asd_explain.training._tables import FromTable
-from asd_explain.training.folder import CHECKPOINT
+from asd_explain.training.folder import CHECKPOINT, save_checkpoint
 from asd_explain.training.objective import Objective
 from asd_explain.training.sampler import Batch, Sampler
 
@@ -149,7 +149,6 @@ class Trainer:
         if not self._main:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{CHECKPOINT}.{os.getpid()}"
         stored = {
             "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -161,11 +160,7 @@ class Trainer:
         }
         if self.device.type == "cuda":
             stored["random"]["cuda"] = torch.cuda.get_rng_state(self.device)
-        try:
-            torch.save(stored, partial)
-            partial.replace(self.folder / CHECKPOINT)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_checkpoint(stored, self.folder / CHECKPOINT)
 
     def run(self) -> None:
         """Train to the last step.

@@ -48,6 +48,16 @@ def write_config(config: object, out: Path, weights: Path | None = None) -> None
     partial.replace(out / CONFIG)
 
 
+def save_checkpoint(stored: dict, path: Path) -> None:
+    """Write what a training goes on from, as a whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(stored, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _as_json(config: object, weights: Path | None) -> str:
     first = {} if weights is None else {"first_weights_sha256": sha256_of(weights)}
     return json.dumps(asdict(config) | first, indent=1, default=str) + "\n"

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.detection import average_precision
-from asd_explain.training.folder import CHECKPOINT
+from asd_explain.training.folder import CHECKPOINT, save_checkpoint
 from asd_explain.training.recipe_config import Recipe
 from asd_explain.training.recipe_data import RecipeBatch, RecipeBatches, loaded
 from asd_explain.training.recipe_objective import RecipeObjective
@@ -244,7 +244,6 @@ class RecipeTrainer:
         if self.rank:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f".{CHECKPOINT}.{os.getpid()}"
         stored = {
             "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -252,11 +251,7 @@ class RecipeTrainer:
             "batches": len(self.batches),
             "ranks": self.ranks,
         }
-        try:
-            torch.save(stored, partial)
-            partial.replace(self.folder / CHECKPOINT)
-        finally:
-            partial.unlink(missing_ok=True)
+        save_checkpoint(stored, self.folder / CHECKPOINT)
 
     def _trim_log(self) -> None:
         """Leave out what was logged after the checkpoint: those epochs are done again."""

@@ -21,8 +21,6 @@ from asd_explain.errors import OptionError, OutputError
 from asd_explain.media.reader import probe
 from asd_explain.tools.prepare import main as prepare
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def _needs_demo():
     pytest.importorskip("espeakng_loader", reason="espeak-ng comes with the demo extra")
