@@ -332,7 +332,9 @@ def asked(summary: Mapping) -> str:
         "decided. A map that looks right can still be wrong, so it is tested: take the hottest pixels away and the "
         "network should lose its opinion; show it nothing but them and it should keep it. "
     )
-    text += f"Here {len(methods) - controls} ways to make such maps and {controls} controls were measured alike"
+    made = len(methods) - controls
+    text += f"Here {made} way{'s' * (made != 1)} to make such maps and {controls} control{'s' * (controls != 1)} were "
+    text += "measured alike"
     text += f" on {len(networks)} network{'s' * (len(networks) != 1)}"
     if clips:
         text += f" and {len(clips)} clip{'s' * (len(clips) != 1)} ("

@@ -16,7 +16,7 @@ from numbers import Real
 
 WIDTH = 360.0
 _ROW = 18.0
-_LETTER = 5.9  # mean width of a letter at the font size of the style sheet (11 units)
+_LETTER = 6.8  # mean width of a letter at the font size of the style sheet (11 units), in a wide sans serif
 _RIGHT, _TOP = 12.0, 10.0
 
 
