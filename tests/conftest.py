@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,6 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Two test processes share two cores; more threads each would only wait for one another.
 torch.set_num_threads(1)
+
+# The same examples each time, so that a commit passes or fails the same everywhere. To search further:
+# `pytest --hypothesis-profile=default`.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

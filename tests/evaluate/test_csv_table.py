@@ -135,6 +135,8 @@ def test_equals_pythons_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list, end: str, quoting: int, mark: bool, piece: int
 ) -> None:
     monkeypatch.setattr(csv_table, "_PIECE", piece)  # so that pieces end everywhere
+    if quoting == csv.QUOTE_MINIMAL and end == "\n" and any("\r" in note for _, note, _, _ in rows):
+        quoting = csv.QUOTE_ALL  # Python before 3.13 leaves a bare \r without quotes, and then reads it as a line's end
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, quoting=quoting, lineterminator=end)
     writer.writerow(["note", "a", "w"])
