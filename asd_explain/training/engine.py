@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from asd_explain.errors import OptionError
 from asd_explain.training._tables import FromTable
-from asd_explain.training.folder import CHECKPOINT, save_checkpoint
+from asd_explain.training.folder import CHECKPOINT, save_checkpoint, trim_log
 from asd_explain.training.objective import Objective
 from asd_explain.training.sampler import Batch, Sampler
 
@@ -174,7 +173,8 @@ class Trainer:
         )  # fmt: skip
         sums: dict[str, float] = {}
         began, frames, counted = time.perf_counter(), 0, 0
-        self._trim_log()
+        if self._main:
+            trim_log(self.folder / LOG, lambda step: step <= self.step)
         self.objective.train()
         with bar:
             for batch in self._batches():
@@ -248,17 +248,6 @@ class Trainer:
             if "cuda" in self._random and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
         yield from batches
-
-    def _trim_log(self) -> None:
-        """Leave out what was logged after the checkpoint: those steps are done again."""
-        path = self.folder / LOG
-        if not self._main or not path.is_file():
-            return
-        head, *rows = path.read_text().splitlines(keepends=True) or [""]
-        kept = [row for row in rows if int(row.split(",")[0]) <= self.step]
-        partial = self.folder / f".{LOG}.{os.getpid()}"
-        partial.write_text(head + "".join(kept))
-        partial.replace(path)
 
     def _log(self, row: dict[str, float]) -> None:
         if not self._main:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,6 +57,21 @@ def save_checkpoint(stored: dict, path: Path) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def trim_log(path: Path, keep: Callable[[int], bool]) -> None:
+    """Leave out of a csv log what was written after the checkpoint: that much is done again. As a whole or not at all.
+
+    Args:
+        path: of the log; nothing happens where there is none.
+        keep: whether a row stays, by the whole number in its first column.
+    """
+    if not path.is_file():
+        return
+    head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(head + "".join(row for row in rows if keep(int(row.split(",")[0]))), encoding="utf-8")
+    partial.replace(path)
 
 
 def _as_json(config: object, weights: Path | None) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -28,7 +27,7 @@ from tqdm import tqdm
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.detection import average_precision
-from asd_explain.training.folder import CHECKPOINT, save_checkpoint
+from asd_explain.training.folder import CHECKPOINT, save_checkpoint, trim_log
 from asd_explain.training.recipe_config import Recipe
 from asd_explain.training.recipe_data import RecipeBatch, RecipeBatches, loaded
 from asd_explain.training.recipe_objective import RecipeObjective
@@ -133,7 +132,8 @@ class RecipeTrainer:
         Raises:
             FloatingPointError: the loss is no longer finite; the last checkpoint is from before that.
         """
-        self._trim_log()
+        if self.rank == 0:
+            trim_log(self.folder / LOG, lambda epoch: epoch < self.state.epoch)
         while self.state.epoch <= self.recipe.loop.epochs:
             began = time.perf_counter()
             self._epoch()
@@ -252,18 +252,6 @@ class RecipeTrainer:
             "ranks": self.ranks,
         }
         save_checkpoint(stored, self.folder / CHECKPOINT)
-
-    def _trim_log(self) -> None:
-        """Leave out what was logged after the checkpoint: those epochs are done again."""
-        path = self.folder / LOG
-        if self.rank or not path.is_file():
-            return
-        head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        partial = self.folder / f".{LOG}.{os.getpid()}"
-        partial.write_text(
-            head + "".join(row for row in rows if int(row.split(",")[0]) < self.state.epoch), encoding="utf-8"
-        )
-        partial.replace(path)
 
     def _log(self, row: dict[str, float]) -> None:
         path = self.folder / LOG
