@@ -39,30 +39,60 @@ def present(one: Encoded, other: Encoded) -> torch.Tensor:
     return torch.where((frames >= 0) & (frames < len(other)), frames, -1)
 
 
+def longest(frames: Sequence[torch.Tensor], count: int) -> list[int]:
+    """Which tracks are shown beside one: up to ``count`` that share most frames with it, at least one frame.
+
+    Args:
+        frames: of every other track, as :func:`present` gives them.
+
+    Returns:
+        numbers in ``frames``, the longest first; of equals, the earlier in order.
+    """
+    shared = [int((at >= 0).sum()) for at in frames]
+    return sorted((i for i, n in enumerate(shared) if n), key=lambda i: -shared[i])[:count]
+
+
+@torch.inference_mode()
+def black_face(model: nn.Module) -> torch.Tensor:
+    """(C,) pooled maps of a black picture among black ones."""
+    device = next(model.parameters()).device
+    # Five black frames, as the convolution pads with what is not black.
+    return model.pool(model.face_maps(torch.zeros(1, 5, 112, 112, device=device)))[0, 2]
+
+
+def beside(faces: Sequence[torch.Tensor], frames: Sequence[torch.Tensor], black: torch.Tensor) -> dict:
+    """What a network is given of the company of a track: {"context": (1, T, K, C)}, or nothing where there is none.
+
+    Args:
+        faces: K times (T', C) pooled maps of another track.
+        frames: K times (T,) frames of it, -1 where it is not there: its face is black then.
+        black: as :func:`black_face` gives it.
+    """
+    context = [
+        torch.where((at >= 0)[:, None].to(black.device), face[at.clamp_min(0).to(face.device)], black)
+        for face, at in zip(faces, frames, strict=True)
+    ]
+    return {"context": torch.stack(context, 1)[None]} if context else {}
+
+
 @torch.inference_mode()
 def score_together(model: nn.Module, tracks: Sequence[Encoded]) -> list[np.ndarray]:
     """(T, 2) float32 logits of every track beside its company.
 
-    Company are the ``scored_together - 1`` other tracks that share most frames with it, at least one; of equals, the
-    earlier in order. In frames in which one is not there its face is black. Two frames next to such a gap would see
-    some of the black picture through the network's 5-frame convolution, and do not here.
+    Company are the ``scored_together - 1`` other tracks that share most frames with it, see :func:`longest`. In frames
+    in which one is not there its face is black. Two frames next to such a gap would see some of the black picture
+    through the network's 5-frame convolution, and do not here.
 
     Args:
         model: a backbone that takes ``context``, in evaluation mode.
         tracks: all of the clip.
     """
-    device = next(model.parameters()).device
-    # Five black frames, as the convolution pads with what is not black.
-    black = model.pool(model.face_maps(torch.zeros(1, 5, 112, 112, device=device)))[0, 2]
+    black = black_face(model)
     found = []
     for i, one in enumerate(tracks):
-        others = [(other, present(one, other)) for j, other in enumerate(tracks) if j != i]
-        others = [(other, frames) for other, frames in others if (frames >= 0).any()]
-        others.sort(key=lambda item: -int((item[1] >= 0).sum()))
-        context = [
-            torch.where((frames >= 0)[:, None].to(device), other.pooled["face"][0, frames.clamp_min(0)], black)
-            for other, frames in others[: model.scored_together - 1]
-        ]
-        company = {"context": torch.stack(context, 1)[None]} if context else {}
+        others = [other for j, other in enumerate(tracks) if j != i]
+        frames = [present(one, other) for other in others]
+        chosen = longest(frames, model.scored_together - 1)
+        company = beside([others[k].pooled["face"][0] for k in chosen], [frames[k] for k in chosen], black)
         found.append(classify(model, one.pooled | company)[0].float().cpu().numpy())
     return found

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
+import numpy as np
+
 from asd_explain.datasets.annotations import declare_rates, find_table, read_loader, read_tracks
 from asd_explain.datasets.dumped import Dump
 from asd_explain.datasets.entities import DataError, EntityClip, EntityRow, EntitySet
@@ -23,6 +25,9 @@ class Source(Protocol):
 
     def load(self, row: EntityRow, with_body: bool) -> EntityClip:
         """The track, complete."""
+
+    def sound(self, row: EntityRow) -> np.ndarray:
+        """Its sound alone."""
 
 
 class AvaSet(EntitySet):
@@ -69,6 +74,10 @@ class AvaSet(EntitySet):
     def load(self, index: int) -> EntityClip:
         """See :meth:`EntitySet.load`."""
         return self.source.load(self.rows[index], self.with_body)
+
+    def sound(self, index: int) -> np.ndarray:
+        """See :meth:`EntitySet.sound`."""
+        return self.source.sound(self.rows[index])
 
 
 def _videos(videos: str | Path | dict[str, Path], backend: str) -> Videos:

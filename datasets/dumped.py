@@ -119,7 +119,7 @@ class Dump:
         """
         face = self._crops(row, False)
         body = self._crops(row, True) if with_body else None
-        return EntityClip(row, face, body, self._sound(row), row.labels, row.fps)
+        return EntityClip(row, face, body, self.sound(row), row.labels, row.fps)
 
     def _crops(self, row: EntityRow, body: bool) -> np.ndarray:
         folder = self.crops_folder(row, body)
@@ -128,7 +128,12 @@ class Dump:
             out[k] = as_input(read_crop(folder / crop_name(time_s)))
         return out
 
-    def _sound(self, row: EntityRow) -> np.ndarray:
+    def sound(self, row: EntityRow) -> np.ndarray:
+        """(N,) float32 in [-1, 1]: a track's sound.
+
+        Raises:
+            DataError: it is missing or damaged; the message names the file.
+        """
         path = self.audio_path(row)
         return fit_span(read_wav(path).astype(np.float32) / 32768, row, path)
 

@@ -122,6 +122,14 @@ class EntitySet(ABC):
             DataError: a picture or the sound is missing or damaged; the message names the file.
         """
 
+    def sound(self, index: int) -> np.ndarray:
+        """The sound of the track ``index`` alone, see :class:`EntityClip`; a set may do that without its pictures.
+
+        Raises:
+            IndexError, DataError: as :meth:`load`.
+        """
+        return self.load(index).waveform
+
     def select(self, keep: Callable[[EntityRow], bool]) -> EntitySubset:
         """The tracks for which ``keep`` is true, in the same order."""
         return EntitySubset(self, [i for i, row in enumerate(self.rows) if keep(row)])
@@ -145,6 +153,10 @@ class EntitySubset(EntitySet):
     def load(self, index: int) -> EntityClip:
         """See :meth:`EntitySet.load`."""
         return self.whole.load(self.indices[index])
+
+    def sound(self, index: int) -> np.ndarray:
+        """See :meth:`EntitySet.sound`."""
+        return self.whole.sound(self.indices[index])
 
 
 def sample_span(row: EntityRow) -> tuple[int, int]:

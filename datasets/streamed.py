@@ -125,6 +125,18 @@ class Videos:
         Raises:
             DataError: the video, its sound, a frame or a box is missing; the message names the video.
         """
+        return self._told(row, lambda path: self._load(row, path, with_body))
+
+    def sound(self, row: EntityRow) -> np.ndarray:
+        """(N,) float32 in [-1, 1]: a track's sound.
+
+        Raises:
+            DataError: the video or its sound is missing; the message names the video.
+        """
+        return self._told(row, lambda path: span_of(self._audio(row, path), row, path))
+
+    def _told(self, row: EntityRow, work: Callable[[Path], _T]) -> _T:
+        """``work`` on a track's video in this process; what is wrong with the video is told as a fault of the data."""
         path = self.path(row)
         if self._process != os.getpid():
             # A forked worker: decoders' threads stayed behind, so the parent's are neither used nor, which would wait
@@ -132,7 +144,7 @@ class Videos:
             self._inherited.append(self._opened)
             self._forget()
         try:
-            return self._load(row, path, with_body)
+            return work(path)
         except ClipError as error:
             raise DataError(f"{error} (needed for {row.entity_id})") from error
 

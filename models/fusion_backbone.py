@@ -27,6 +27,8 @@ class FusionBackbone(nn.Module):
         scored_together: how many candidates of a picture it scores together, those of ``context`` included.
         crops: the crops that the network looks at, "face" and maybe "body", whether or not each has maps of its own.
         idle: names of modules in the published state that have no part in the verdict.
+        begun_part: the module whose weights published trainings begin with, from a file that names them without it
+            (LoCoNet: its VGGish), or "".
         beside: {visual stream: other crops that its maps depend on}, arguments of ``<stream>_maps`` by name.
         audio_feature, audio_width: what it hears, a key of :data:`asd_explain.media.features.AUDIO_FEATURES`, and how
             many numbers a step that has.
@@ -49,6 +51,7 @@ class FusionBackbone(nn.Module):
     audio_width = 13
     beside: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
     idle: tuple[str, ...] = ()
+    begun_part = ""
     audio_context_frames: int | None = None
 
     def __init__(self) -> None:

@@ -102,6 +102,7 @@ class LoCoNet(ProjectedBackbone):
     # The VGGish reaches 44 steps to either side; pieces must begin at an even frame, its deepest maps hold two in one.
     audio_context_frames = 12
     idle = ("lossA", "lossV")
+    begun_part = "model.audioEncoder"
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,23 +169,39 @@ class LoCoNet(ProjectedBackbone):
         face = self.face_embedding(face)
         return {"audio": self.model["crossA2V"](audio, face), "face": self.model["crossV2A"](face, audio)}
 
+    def meet(self, audio: torch.Tensor, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Ungated fusion vectors of S candidates that share a sound, {stream: (B, S, T, 128)}.
+
+        Args:
+            audio: (B, T, 128) embedding.
+            faces: (B, S, T, 512) pooled maps.
+        """
+        clips, places = faces.shape[:2]
+        met = self._meet(audio.repeat_interleave(places, 0), faces.flatten(0, 1))
+        return {stream: vectors.unflatten(0, (clips, places)) for stream, vectors in met.items()}
+
+    def across(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Gated fusion vectors of all places (B, 3, T, 256) to their logits (B, 3, T, 2)."""
+        clips, places = vectors.shape[:2]
+        x = vectors
+        for i in range(0, len(self.model["convAV"]), 2):
+            x = self.model["convAV"][i](x).flatten(0, 1)
+            x = self.model["convAV"][i + 1](x, x).unflatten(0, (clips, places))
+        return self.lossAV["FC"](x)
+
     def verdict(self, gated: tuple[torch.Tensor, ...], pooled: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.candidates(torch.cat(gated, -1), pooled)[:, 0]
 
     def candidates(self, first: torch.Tensor, pooled: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits (B, 3, T, 2) of all places, given the first one's gated fusion vector (B, T, 256)."""
-        vectors = [first]
-        for other in pooled["context"].unbind(2) if "context" in pooled else ():
-            vector = torch.cat(list(self._meet(pooled["audio"], other).values()), -1)
-            vectors.append(vector if self.fusion_gate is None else self.fusion_gate(vector))
-        own, others = vectors[0], vectors[1:]
-        filled = [(others or [own])[i % max(len(others), 1)] for i in range(CANDIDATES - 1)]
-        x = torch.stack([own, *filled], 1)
-        clips, places = x.shape[:2]
-        for i in range(0, len(self.model["convAV"]), 2):
-            x = self.model["convAV"][i](x).flatten(0, 1)
-            x = self.model["convAV"][i + 1](x, x).unflatten(0, (clips, places))
-        return self.lossAV["FC"](x)
+        others: list[torch.Tensor] = []
+        if "context" in pooled:
+            met = self.meet(pooled["audio"], pooled["context"].transpose(1, 2))
+            others = list(torch.cat(list(met.values()), -1).unbind(1))
+            if self.fusion_gate is not None:
+                others = [self.fusion_gate(vector) for vector in others]
+        filled = [(others or [first])[i % max(len(others), 1)] for i in range(CANDIDATES - 1)]
+        return self.across(torch.stack([first, *filled], 1))
 
     def classify(self, audio: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
         """As of a face alone."""

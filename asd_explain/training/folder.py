@@ -82,15 +82,21 @@ def _as_json(config: object, weights: Path | None) -> str:
 def begin_with(model: nn.Module, path: Path) -> list[str]:
     """Put what fits of a weights file, by name and shape, into a network; returns the names of what begins afresh.
 
+    A file of the network's ``begun_part`` alone, with names of its own, is taken too.
+
     Raises:
         WeightsError: the file cannot be read, or nothing of it fits.
     """
-    wanted = model.state_dict()
-    fits = {
-        name: values.to(wanted[name].dtype)
-        for name, values in read_state(path).items()
-        if name in wanted and values.shape == wanted[name].shape
-    }
+    wanted, state = model.state_dict(), read_state(path)
+    part = getattr(model, "begun_part", "")
+    for prefix in ("", f"{part}.") if part else ("",):
+        fits = {
+            f"{prefix}{name}": values.to(wanted[f"{prefix}{name}"].dtype)
+            for name, values in state.items()
+            if f"{prefix}{name}" in wanted and values.shape == wanted[f"{prefix}{name}"].shape
+        }
+        if fits:
+            break
     if not fits:
         raise WeightsError(f"{path}: nothing in it fits this network; give weights that were trained for it")
     model.load_state_dict(fits, strict=False)

@@ -72,14 +72,19 @@ class BatchConfig(FromTable):
     Attributes:
         frames: about so many in a batch: entities are sorted by length, and a batch takes as many as this holds of the
             longest of them. All are cut to the shortest.
+        entities: so many in a batch, however long; 0: as many as ``frames`` says.
+        clip: only so many frames of an entity count, from its first; 0: all.
     """
 
     _table = "batches"
 
     frames: int = 2000
+    entities: int = 0
+    clip: int = 0
 
     def __post_init__(self) -> None:
         self._check_number(("frames",), 1, 10**7)
+        self._check_number(("entities", "clip"), 0, 10**7)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class AugmentConfig(FromTable):
         view: whether crops are mirrored, cut or turned.
         crop: smallest and largest side of what a cut leaves, share of the crop's.
         rotate_deg: largest turn to either side, degrees.
-        voice: probability that another entity of the batch is heard as well.
+        voice: probability that another entity is heard as well.
+        voices: where that one is from, the "batch" or the whole "set".
         snr_db: smallest and largest signal-to-noise ratio then.
         absent: probability that a batch lacks one stream altogether; for networks that know of absence.
     """
@@ -101,6 +107,7 @@ class AugmentConfig(FromTable):
     crop: tuple[float, float] = (0.7, 1.0)
     rotate_deg: float = 15.0
     voice: float = 0.5
+    voices: str = "batch"
     snr_db: tuple[float, float] = (-5.0, 5.0)
     absent: float = 0.0
 
@@ -109,6 +116,8 @@ class AugmentConfig(FromTable):
         self._check_number(("rotate_deg",), 0, 180)
         self._check_range("crop", 0.1, 1)
         self._check_range("snr_db", -60, 60)
+        if self.voices not in ("batch", "set"):
+            raise OptionError(f"[augment] voices = {self.voices!r} is neither 'batch' nor 'set'")
 
 
 @dataclass(frozen=True)

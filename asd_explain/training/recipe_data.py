@@ -24,21 +24,24 @@ from torch.utils.data import DataLoader, Dataset
 from asd_explain.datasets.entities import EntityClip, EntitySet
 from asd_explain.errors import AsdExplainError, OptionError
 from asd_explain.media.audio import RATE
+from asd_explain.media.log_mel import log_mel
 from asd_explain.media.mfcc import STEPS_PER_FRAME, mfcc
 from asd_explain.training.recipe_augment import add_voice, draw_view
 from asd_explain.training.recipe_config import AugmentConfig, Recipe
 
 SPEAKING = 1
+_FEATURES = {"mfcc": mfcc, "log_mel": log_mel}
 T = TypeVar("T")
 
 
-def entity_mfcc(waveform: np.ndarray, fps: float, frames: int) -> torch.Tensor:
-    """(4 * frames, 13) float32 of a sound that begins with the first frame; silence where it ends early.
+def entity_sound(waveform: np.ndarray, fps: float, frames: int, feature: str = "mfcc") -> torch.Tensor:
+    """(4 * frames, C) float32 of a sound that begins with the first frame; silence where it ends early.
 
     Args:
         waveform: (n,) float32 in [-1, 1], 16 kHz.
         fps: frames a second.
         frames: how many.
+        feature: "mfcc" (C = 13) or "log_mel" (C = 64).
     """
     steps = STEPS_PER_FRAME * frames
     length, step = (int(seconds * 25 / fps * RATE + 0.5) for seconds in (0.025, 0.010))
@@ -46,7 +49,8 @@ def entity_mfcc(waveform: np.ndarray, fps: float, frames: int) -> torch.Tensor:
     sound = np.zeros(needed, np.float32)
     part = waveform[:needed]
     sound[: len(part)] = part
-    return mfcc(sound, fps)
+    # Window lengths that lie between two samples may be rounded down there, which leaves room for one step more.
+    return _FEATURES[feature](sound, fps)[:steps]
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class RecipeBatch:
     Attributes:
         face: (N, T, 112, 112) uint8.
         body: the same, or None where none is seen.
-        audio: (N, 4T, 13) float32 MFCC.
+        audio: (N, 4T, C) float32 of what the network hears.
         target: (N, T) int64, 1 speaking.
         weight: (N,) float32: 0 for an entity that is there only because a process must look at something.
         entities: how many the whole batch has over all processes.
@@ -84,13 +88,14 @@ class RecipeBatch:
         return replace(self, **{k: v.pin_memory() for k, v in tensors.items() if isinstance(v, torch.Tensor)})
 
 
-def plan_batches(lengths: Sequence[int], frames: int, seed: int = 0) -> list[np.ndarray]:
+def plan_batches(lengths: Sequence[int], frames: int, seed: int = 0, entities: int = 0) -> list[np.ndarray]:
     """Which entities share a batch: the longest first, each batch as many as ``frames`` holds of its longest, or one.
 
     Args:
         lengths: frames of every entity.
         frames: of a batch.
         seed: of the order among entities of equal length.
+        entities: of a batch, instead of ``frames``; 0 for no such number.
 
     Raises:
         OptionError: no entity, or one without frames.
@@ -102,7 +107,7 @@ def plan_batches(lengths: Sequence[int], frames: int, seed: int = 0) -> list[np.
     order = np.lexsort((tie, -lengths))
     batches, first = [], 0
     while first < len(order):
-        count = max(1, frames // int(lengths[order[first]]))
+        count = entities or max(1, frames // int(lengths[order[first]]))
         batches.append(order[first : first + count])
         first += count
     return batches
@@ -138,6 +143,7 @@ class RecipeBatches:
         body: "no", "if there" (a network that knows of absence) or "needed".
         streams: of the network, from which an absent one is drawn.
         rank, ranks: this process and how many share each batch.
+        feature: what the network hears, see :func:`entity_sound`.
     """
 
     def __init__(
@@ -148,10 +154,13 @@ class RecipeBatches:
         streams: Sequence[str] = (),
         rank: int = 0,
         ranks: int = 1,
+        feature: str = "mfcc",
     ) -> None:
         self.entities, self.recipe, self.body, self.streams = entities, recipe, body, tuple(streams)
-        self.rank, self.ranks = rank, ranks
-        self.plan = plan_batches([len(row.labels) for row in entities.rows], recipe.batches.frames, recipe.seed)
+        self.rank, self.ranks, self.feature = rank, ranks, feature
+        most = recipe.batches.clip
+        self.lengths = [min(len(row.labels), most or len(row.labels)) for row in entities.rows]
+        self.plan = plan_batches(self.lengths, recipe.batches.frames, recipe.seed, recipe.batches.entities)
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -163,7 +172,7 @@ class RecipeBatches:
     def batch(self, epoch: int, number: int) -> RecipeBatch:
         """This process's share of a batch: every ``ranks``-th entity from ``rank`` on."""
         members = self.plan[number]
-        length = min(len(self.entities.rows[i].labels) for i in members)
+        length = min(self.lengths[i] for i in members)
         mine = list(range(self.rank, len(members), self.ranks))
         idle = not mine
         loaded: dict[int, EntityClip] = {}
@@ -173,7 +182,7 @@ class RecipeBatches:
                 loaded[place] = checked_clip(self.entities, int(members[place]), self.body == "needed")
             return loaded[place]
 
-        rows = [self._row(epoch, number, place, len(members), length, clip) for place in (mine or [0])]
+        rows = [self._row(epoch, number, place, members, length, clip) for place in (mine or [0])]
         faces, bodies, sounds, targets = zip(*rows, strict=True)
         seen = self.body != "no" and all(body is not None for body in bodies)
         rng = np.random.default_rng([self.recipe.seed, epoch, number])
@@ -191,7 +200,13 @@ class RecipeBatches:
         )
 
     def _row(
-        self, epoch: int, number: int, place: int, count: int, length: int, clip: Callable[[int], EntityClip]
+        self,
+        epoch: int,
+        number: int,
+        place: int,
+        members: Sequence[int],
+        length: int,
+        clip: Callable[[int], EntityClip],
     ) -> tuple:
         config: AugmentConfig = self.recipe.augment
         own = clip(place)
@@ -199,14 +214,18 @@ class RecipeBatches:
         size = own.face.shape[1]
         views = [draw_view(rng, config, size) for _ in range(2)]
         sound = own.waveform
+        # Of the set, places are numbers of entities.
+        of_set = config.voices == "set"
+        at, count = (int(members[place]), len(self.entities)) if of_set else (place, len(members))
         if rng.random() < config.voice and count > 1:
-            other = (place + 1 + int(rng.integers(count - 1))) % count
-            sound = add_voice(sound, clip(other).waveform, rng.uniform(*config.snr_db))
+            other = (at + 1 + int(rng.integers(count - 1))) % count
+            voice = self.entities.sound(other) if of_set else clip(other).waveform
+            sound = add_voice(sound, voice, rng.uniform(*config.snr_db))
         body = own.body if self.body != "no" else None
         return (
             views[0].apply(own.face[:length]),
             None if body is None else views[1].apply(body[:length]),
-            entity_mfcc(sound, own.fps, length),
+            entity_sound(sound, own.fps, length, self.feature),
             (np.asarray(own.labels[:length]) == SPEAKING).astype(np.int64),
         )
 

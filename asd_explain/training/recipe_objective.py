@@ -12,6 +12,7 @@ from asd_explain.models.output import Output
 from asd_explain.models.registry import create_model, list_models
 from asd_explain.models.se import SqueezeExcite
 from asd_explain.training.gate_statistics import follow_statistics
+from asd_explain.training.recipe_company import CompanyBatch
 from asd_explain.training.recipe_config import ModelConfig, RecipeLoss
 from asd_explain.training.recipe_data import RecipeBatch
 
@@ -23,8 +24,7 @@ def build(config: ModelConfig) -> FusionBackbone:
     """A network with fresh parameters, with the block that a recipe asks for.
 
     Raises:
-        OptionError: unknown network, one that no batch can be made for (LoCoNet), options that do not fit, or a block
-            where it has one already.
+        OptionError: unknown network, options that do not fit, or a block where it has one already.
     """
     if config.name not in list_models():
         raise OptionError(f"[model] name = {config.name!r}; choose one of {', '.join(list_models())}")
@@ -32,11 +32,6 @@ def build(config: ModelConfig) -> FusionBackbone:
         model = create_model(config.name, **dict(config.options))
     except TypeError as error:
         raise OptionError(f"[model] options do not fit {config.name}: {error}") from error
-    if (hears := getattr(model, "audio_feature", "mfcc")) != "mfcc":
-        raise OptionError(
-            f"[model] name = {config.name!r}: it hears {hears} and looks at all faces of a picture together; a recipe "
-            "makes batches of single faces with MFCC, so this network cannot be trained here"
-        )
     if config.gates:
         if model.fusion_gate is not None:
             raise OptionError(f"[model] gates: {config.name} has a block of its own already; leave gates = false")
@@ -111,18 +106,37 @@ class RecipeObjective(nn.Module):
         said = {"fused": output.logits} | self._auxiliary(output, [name for name in weights if name in pooled])
         temperature = self.loss.temperature_of(epoch)
         length = batch.target.shape[1]
+        total, sums = self._summed(said, weights, temperature, batch.target, batch.weight[:, None].expand(-1, length))
+        return total * (self.ranks / (batch.entities * length)), sums
+
+    @staticmethod
+    def _summed(
+        said: dict[str, torch.Tensor],
+        weights: dict[str, float],
+        temperature: float,
+        target: torch.Tensor,
+        counts: torch.Tensor,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The weighted sum of the cross-entropies over all frames, and sums for the log.
+
+        Args:
+            said: {"fused" or stream: (..., 2) logits}.
+            weights: of these; what is not said is absent from this batch.
+            temperature: divides the logits.
+            target: (...) classes.
+            counts: (...) how much a frame counts, 0 or 1.
+        """
         total, sums = 0.0, {}
         for name, weight in weights.items():
             if name not in said:
-                continue  # absent from this batch
+                continue
             logits = said[name].float() / temperature
-            loss = F.cross_entropy(logits.flatten(0, 1), batch.target.flatten(), reduction="none")
-            summed = (loss.reshape(-1, length).sum(1) * batch.weight).sum()
+            loss = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none")
+            summed = (loss * counts.flatten()).sum()
             total = total + weight * summed
             sums[name] = summed.detach()
-        right = (said["fused"].argmax(-1) == batch.target).sum(1) * batch.weight
-        sums |= {"loss": total.detach(), "right": right.sum(), "frames": batch.weight.sum() * length}
-        return total * (self.ranks / (batch.entities * length)), sums
+        right = ((said["fused"].argmax(-1) == target) * counts).sum()
+        return total, sums | {"loss": total.detach(), "right": right, "frames": counts.sum()}
 
     def _auxiliary(self, output: Output, streams: list[str]) -> dict[str, torch.Tensor]:
         """{stream: (N, T, 2)} of the heads on some streams."""
@@ -132,3 +146,45 @@ class RecipeObjective(nn.Module):
         if block is not None and block.mean is not None:
             raise OptionError("[loss] heads of their own behind a block that standardises are of no published recipe")
         return {stream: getattr(self.model, HEADS[stream])["FC"](output.standardised[stream]) for stream in streams}
+
+
+class CompanyObjective(RecipeObjective):
+    """The same of a network that sees several candidates together: every place counts, where somebody stands there.
+
+    As published for LoCoNet: the sums run over all places of all tracks, and the heads on single streams look at the
+    vectors at the fusion point of every place. All faces of a batch go through the trunk together, each once.
+    """
+
+    def __init__(self, *args: object, **named: object) -> None:
+        super().__init__(*args, **named)
+        if self.heads:
+            raise OptionError(f"[loss] {', '.join(self.heads)}: the network has no heads on single streams")
+
+    def forward(self, batch: CompanyBatch, epoch: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """See the base; the frames of the log are those of all places."""
+        model = self.model
+        with torch.autocast(
+            batch.face.device.type, self.precision or torch.bfloat16, enabled=self.precision is not None
+        ):
+            audio = model.audio_embedding(batch.audio)
+            pooled = model.pool(model.face_maps(torch.cat((batch.face, batch.company))))
+        pooled, places = pooled.float(), len(batch.standing[0])
+        # Rows picked by an index tensor would be summed in no fixed order on the way back.
+        faces = torch.stack([pooled[row] for rows in batch.standing for row in rows])
+        met = model.meet(audio.float(), faces.unflatten(0, (-1, places)))
+        vectors = torch.cat([met[stream] for stream in model.fusion_streams], -1)
+        if model.fusion_gate is not None:
+            vectors = model.fusion_gate(vectors.flatten(0, 1)).unflatten(0, (-1, places))
+        weights = self.loss.weights(epoch)
+        said = {"fused": model.across(vectors)}
+        said |= {s: getattr(model, HEADS[s])["FC"](met[s]) for s in weights if s in met}
+        total, sums = self._summed(said, weights, self.loss.temperature_of(epoch), batch.target, batch.weight)
+        return total * (self.ranks / batch.counted), sums
+
+
+def objective_of(
+    model: FusionBackbone, loss: RecipeLoss, precision: torch.dtype | None = None, ranks: int = 1
+) -> RecipeObjective:
+    """The objective that goes with a network; see :class:`RecipeObjective`."""
+    kind = CompanyObjective if model.scored_together > 1 else RecipeObjective
+    return kind(model, loss, precision, ranks)

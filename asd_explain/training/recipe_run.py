@@ -21,9 +21,10 @@ from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.running import seed_everything
 from asd_explain.training.export import export_weights
 from asd_explain.training.folder import CONFIG, begin_with, check_config, join_processes, write_config
+from asd_explain.training.recipe_company import CompanyBatches
 from asd_explain.training.recipe_config import Recipe, read_recipe
-from asd_explain.training.recipe_data import SPEAKING, RecipeBatches, checked_clip, entity_mfcc
-from asd_explain.training.recipe_objective import RecipeObjective, build, sees_body
+from asd_explain.training.recipe_data import SPEAKING, RecipeBatches, checked_clip, entity_sound
+from asd_explain.training.recipe_objective import build, objective_of, sees_body
 from asd_explain.training.recipe_trainer import CHECKPOINT, LOG, RecipeTrainer
 from asd_explain.weights.card_writing import network_card_text
 
@@ -34,8 +35,8 @@ _CARDS = ("best.toml", "last.toml")
 #: Entities from which a network that standardises its MFCC takes their statistics.
 _STATISTICS_OF = 200
 _LIMITS = (
-    "trained and validated on crops of the annotated boxes, at each entity's own frame rate, with MFCC windows scaled "
-    "by 25/fps; the explaining tools feed it 25 frames a second",
+    "trained and validated on crops of the annotated boxes, at each entity's own frame rate, with windows of sound "
+    "scaled by 25/fps; the explaining tools feed it 25 frames a second",
     "its terms of use follow from those of the data set",
 )
 
@@ -80,11 +81,11 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
         afresh = begin_with(model, args.weights)
         log.info("begins with %s; afresh: %s", args.weights, ", ".join(afresh) or "nothing")
     precision = torch.bfloat16 if recipe.loop.precision == "bfloat16" else None
-    objective = RecipeObjective(model, recipe.loss, precision, ranks)
+    objective = objective_of(model, recipe.loss, precision, ranks)
     begins = not (out / CHECKPOINT).is_file()
     if begins and rank == 0 and args.weights is None:
         take_statistics(model, train, recipe.seed)
-    batches = RecipeBatches(train, recipe, body, list(model.streams), rank, ranks)
+    batches = batches_of(model, train, recipe, rank, ranks)
     frames = sum(len(row.labels) for row in train.rows)
     log.info("%d entities, %d frames, %d batches; validation: %d", len(train), frames, len(batches), len(val))
     command = " ".join(["python tools/train.py", Path(args.config).name, *(f"--set {change}" for change in args.set)])
@@ -104,6 +105,16 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
     return out / BEST
 
 
+def batches_of(
+    model: FusionBackbone, entities: EntitySet, recipe: Recipe, rank: int = 0, ranks: int = 1
+) -> RecipeBatches:
+    """The batches that go with a network; see :class:`RecipeBatches`."""
+    given = (entities, recipe, sees_body(model), list(model.streams), rank, ranks, model.audio_feature)
+    if model.scored_together > 1:
+        return CompanyBatches(*given, places=model.scored_together)
+    return RecipeBatches(*given)
+
+
 def take_statistics(model: FusionBackbone, entities: EntitySet, seed: int) -> None:
     """Set mean and deviation of MFCC in a network that standardises them; others are left alone."""
     encoder = getattr(model, "audio_encoder", None)
@@ -111,7 +122,7 @@ def take_statistics(model: FusionBackbone, entities: EntitySet, seed: int) -> No
         return
     chosen = np.random.default_rng([seed, 0x57A7]).permutation(len(entities))[:_STATISTICS_OF]
     clips = [checked_clip(entities, int(i)) for i in chosen]
-    rows = encoder.audible(torch.cat([entity_mfcc(clip.waveform, clip.fps, len(clip.face)) for clip in clips]))
+    rows = encoder.audible(torch.cat([entity_sound(clip.waveform, clip.fps, len(clip.face)) for clip in clips]))
     encoder.mean.copy_(rows.mean(0))
     # A set of silence alone has no deviation.
     encoder.std.copy_(rows.std(0, correction=0).clamp_min(1e-3))
@@ -151,7 +162,7 @@ def _keeper(
         text = network_card_text(
             f"{recipe.model.name}.{out.resolve().name}.{name}", recipe.model.name, path,
             licence="that of whoever trained it", source=f"trained by {command}", training_data=training_data,
-            geometry="box", limits=_LIMITS, tables=tables,
+            geometry="box", audio=model.audio_feature, limits=_LIMITS, tables=tables,
         )  # fmt: skip
         partial = out / f".{name}.toml.{os.getpid()}"
         partial.write_text(text, encoding="utf-8")

@@ -31,7 +31,7 @@ from asd_explain.training.folder import CHECKPOINT, save_checkpoint, trim_log
 from asd_explain.training.recipe_config import Recipe
 from asd_explain.training.recipe_data import RecipeBatch, RecipeBatches, loaded
 from asd_explain.training.recipe_objective import RecipeObjective
-from asd_explain.training.recipe_scoring import score_entities
+from asd_explain.training.recipe_scoring import score_entities, share_of
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class RecipeTrainer:
             for values in model.buffers():
                 dist.broadcast(values, 0)
         bar = tqdm(
-            total=len(range(self.rank, len(self.val), self.ranks)), desc="validation", unit="entity", leave=False,
+            total=len(share_of(model, self.val, self.rank, self.ranks)), desc="validation", unit="entity", leave=False,
             disable=None if self.progress and self.rank == 0 else True,
         )  # fmt: skip
         mine = []

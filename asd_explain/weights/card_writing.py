@@ -43,6 +43,7 @@ def network_card_text(
     source: str,
     training_data: str,
     geometry: str,
+    audio: str = "mfcc",
     limits: Sequence[str],
     tables: Mapping[str, Mapping[str, object]],
 ) -> str:
@@ -52,11 +53,13 @@ def network_card_text(
         name: of the card.
         model: name of the backbone in the registry.
         path: the file, already written.
-        licence, source, training_data, geometry, limits: see :class:`asd_explain.weights.cards.Card`.
+        licence, source, training_data, geometry, audio, limits: see :class:`asd_explain.weights.cards.Card`.
         tables: as for :func:`fitted_card_text`.
     """
     names = {"name": name, "kind": "network", "model": model}
-    return _card_text(names, path, source, training_data, {"geometry": geometry}, limits, tables, licence)
+    return _card_text(
+        names, path, source, training_data, {"geometry": geometry, "audio": audio}, limits, tables, licence
+    )
 
 
 def _card_text(

@@ -90,6 +90,8 @@ def test_dump_equals_stream(dump):
     assert dumped.with_body
     for i in range(2):
         one, other = dumped.load(i), streamed.load(i)
+        for entities, clip in ((dumped, one), (streamed, other), (streamed.select(lambda _: True), other)):
+            assert np.array_equal(entities.sound(i), clip.waveform)
         assert np.array_equal(one.waveform, other.waveform)
         assert np.array_equal(one.labels, other.labels)
         assert np.array_equal(one.entity.timestamps_s, other.entity.timestamps_s)

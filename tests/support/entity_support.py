@@ -88,3 +88,31 @@ class SmallNetwork(FusionBackbone):
 
     def classify(self, *streams: torch.Tensor) -> torch.Tensor:
         return self.head(self.drop(torch.cat(streams, -1)))
+
+
+class SmallCompany(SmallNetwork):
+    """The same for three candidates, each of which is told what the others look like; it hears log-mel."""
+
+    audio_feature, audio_width, scored_together = "log_mel", 64, 3
+
+    def __init__(self, drop: float = 0.3) -> None:
+        super().__init__(drop)
+        self.sound, self.others = nn.Linear(64, 6), nn.Linear(22, 2)
+
+    def meet(self, audio: torch.Tensor, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"audio": audio[:, None].expand(-1, faces.shape[1], -1, -1), "face": faces}
+
+    def across(self, vectors: torch.Tensor) -> torch.Tensor:
+        around = torch.cat((vectors.roll(1, 1), vectors.roll(2, 1)), -1)
+        return self.classify(vectors) + self.others(around)
+
+    def verdict(self, gated: tuple[torch.Tensor, ...], pooled: dict[str, torch.Tensor]) -> torch.Tensor:
+        own, others = torch.cat(gated, -1), []
+        if "context" in pooled:
+            others = list(
+                torch.cat(
+                    (pooled["audio"][:, :, None].expand(*pooled["context"].shape[:3], -1), pooled["context"]), -1
+                ).unbind(2)
+            )
+        filled = [(others or [own])[i % max(1, len(others))] for i in range(2)]
+        return self.across(torch.stack([own, *filled], 1))[:, 0]

@@ -23,6 +23,7 @@ PUBLISHED = {
     "lr_asd_ava": (2000, 40, 1e-3),
     "bias_wasd": (2500, 25, 1e-4),
     "asdnb_wasd": (2000, 30, 1e-3),
+    "loconet_ava": (2000, 25, 5e-5),
 }
 
 
@@ -48,10 +49,14 @@ def test_published_numbers(name: str) -> None:
     assert (recipe.augment.crop, recipe.augment.rotate_deg) == ((0.7, 1.0), 15)
     assert (recipe.augment.voice, recipe.augment.snr_db, recipe.augment.absent) == (0.5, (-5, 5), 0)
     assert not recipe.model.gates
+    # LoCoNet: four processes of one track of at most 200 frames, the other voice from anywhere in the set.
+    own = (4, 200, "set") if name == "loconet_ava" else (0, 0, "batch")
+    assert (recipe.batches.entities, recipe.batches.clip, recipe.augment.voices) == own
 
 
 def test_published_losses() -> None:
     loss = {name: read_recipe(find_config(name)).loss for name in PUBLISHED}
+    assert loss["loconet_ava"].weights(9) == {"fused": 1, "audio": 0.4, "face": 0.4}
     assert loss["talknet_ava"].weights(9) == {"fused": 1, "audio": 0.4, "face": 0.4}
     assert loss["bias_wasd"].weights(9) == {"fused": 1, "audio": 0.4, "face": 0.4, "body": 0.4}
     for name in ("light_asd_ava", "lr_asd_ava"):

@@ -18,7 +18,7 @@ from asd_explain.errors import OptionError
 from asd_explain.media.mfcc import mfcc
 from asd_explain.training.recipe_augment import KINDS, View, add_voice, draw_view
 from asd_explain.training.recipe_config import AugmentConfig, BatchConfig, ModelConfig, Recipe
-from asd_explain.training.recipe_data import RecipeBatches, checked_clip, entity_mfcc, loaded, plan_batches
+from asd_explain.training.recipe_data import RecipeBatches, checked_clip, entity_sound, loaded, plan_batches
 
 PLAIN = AugmentConfig(view=False, voice=0)
 
@@ -53,14 +53,14 @@ def test_nothing_to_plan() -> None:
 def test_four_steps_a_frame_whatever_the_rate(fps: float, frames: int) -> None:
     rng = np.random.default_rng(0)
     sound = rng.uniform(-0.5, 0.5, 16000 * 4).astype(np.float32)
-    got = entity_mfcc(sound, fps, frames)
+    got = entity_sound(sound, fps, frames)
     assert got.shape == (4 * frames, 13)
     torch.testing.assert_close(got, mfcc(sound, fps)[: 4 * frames], rtol=0, atol=0)
 
 
 def test_silence_follows_where_the_sound_ends() -> None:
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 6400).astype(np.float32)
-    got = entity_mfcc(sound, 25, 20)  # 10 frames are heard
+    got = entity_sound(sound, 25, 20)  # 10 frames are heard
     padded = np.concatenate([sound, np.zeros(16000, np.float32)])
     torch.testing.assert_close(got, mfcc(padded, 25)[:80], rtol=0, atol=0)
     assert got[50:, 0].max() < -30, "the energy of digital silence"
@@ -73,7 +73,7 @@ def test_features_are_those_of_the_published_library(shared_dir: Path) -> None:
     for key in (k for k in reference.files if k.startswith("mfcc_")):
         fps = float(key.removeprefix("mfcc_"))
         frames = len(reference[key]) // 4 - 1
-        np.testing.assert_allclose(entity_mfcc(sound, fps, frames), reference[key][: 4 * frames], atol=2e-3)
+        np.testing.assert_allclose(entity_sound(sound, fps, frames), reference[key][: 4 * frames], atol=2e-3)
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 5.0])

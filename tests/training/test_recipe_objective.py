@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from entity_support import SmallNetwork, fake_entities
+from training_support import cross_entropy
 
-from asd_explain.errors import OptionError
 from asd_explain.models.registry import create_model
 from asd_explain.models.se import SqueezeExcite
 from asd_explain.training.recipe_config import AugmentConfig, BatchConfig, ModelConfig, Recipe, RecipeLoss
@@ -20,14 +19,6 @@ from asd_explain.training.recipe_objective import RecipeObjective, build
 def batch(lengths: list[int], **sharing: int) -> RecipeBatch:
     how = Recipe(ModelConfig("x"), batches=BatchConfig(1000), augment=AugmentConfig(view=False, voice=0))
     return RecipeBatches(fake_entities(lengths, bodies=True), how, body="if there", **sharing).batch(1, 0)
-
-
-def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> float:
-    """By hand, in float64."""
-    x, t = logits.detach().double().numpy(), target.numpy()
-    p = np.exp(x - x.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
-    return float(-np.log(np.take_along_axis(p, t[..., None], -1)).mean())
 
 
 @pytest.fixture
@@ -108,13 +99,6 @@ def test_the_block_is_trained_in_where_asked() -> None:
     value, _ = RecipeObjective(model, RecipeLoss())(batch([5]), 1)
     value.backward()
     assert model.fusion_gate.reduce.weight.grad.abs().sum() > 0
-
-
-def test_a_network_that_no_batch_can_be_made_for_is_refused(net: SmallNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    net.audio_feature = "log_mel"
-    monkeypatch.setattr("asd_explain.training.recipe_objective.create_model", lambda name: net)
-    with pytest.raises(OptionError, match="hears log_mel and looks at all faces"):
-        build(ModelConfig("light_asd"))
 
 
 def test_mixed_precision_is_near_and_learns(net: SmallNetwork) -> None:

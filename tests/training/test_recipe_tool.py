@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import faulthandler
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import tomllib
@@ -19,6 +16,7 @@ import pytest
 import torch
 from entity_support import FakeEntities, SmallNetwork, fake_entities
 from safetensors.torch import load_file
+from training_support import in_two_processes
 
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.evaluate.ava_csv import ava_average_precision
@@ -190,27 +188,6 @@ def test_workers_change_nothing(command: Callable[..., list[str]], tmp_path: Pat
     assert train.main([*command("out", "--set", "loop.epochs=1"), "--workers", "2"]) == 0
     one, two = ((tmp_path / folder / "last.safetensors").read_bytes() for folder in ("straight", "out"))
     assert one == two
-
-
-def in_two_processes(words: list[str]) -> None:
-    """The command as torchrun starts it, without the time that a new interpreter takes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def one(rank: int) -> None:
-        faulthandler.dump_traceback_later(50, exit=True)
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        code = train.main(words)
-        os._exit(code)  # a forked interpreter has nothing of its own to tidy up
-
-    processes = [multiprocessing.get_context("fork").Process(target=one, args=(rank,)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
 
 
 @pytest.mark.usefixtures("sets")
