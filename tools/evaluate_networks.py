@@ -6,7 +6,8 @@
 Average precision as in the official AVA evaluation, against the decision of the published ensemble and against labels
 that are certain (own voice against silence, a held picture, another person's voice, faces that do not talk), with
 bootstrap intervals over clips; by streams and size of the face; calibration with a temperature fitted on dev. What each
-section is: ``asd_explain/evaluate/asd_protocol.py``. Csv files are measured by ``tools/evaluate_asd.py``.
+section is: ``asd_explain/evaluate/asd_protocol.py``. Csv files are measured by ``tools/evaluate_asd.py``. LoCoNet sees
+a face beside the others of its clip, ASDnB beside the person's body.
 """
 
 from __future__ import annotations
@@ -167,6 +168,8 @@ def measure(
         "model": model.card.model,
         "geometry": geometry,
         "streams": list(model.streams),
+        "crops": list(model.crops),
+        "scored_together": model.scored_together,
         "sections": {key: section(value, **options) for key, value in found_by_split[split].items() if value.parts},
         "looks": found_looks,
         "calibration": calibration(found_by_split["dev"], found_by_split[split]),

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,7 @@ from asd_explain.datasets.shared_clips import (
     voice_name,
 )
 from asd_explain.media.audio import Audio
-from asd_explain.media.features import need_mfcc
-from asd_explain.media.mfcc import aligned_mfcc
+from asd_explain.media.features import AUDIO_FEATURES, need_mfcc
 from asd_explain.models.fusion_backbone import FusionBackbone
 
 log = logging.getLogger(__name__)
@@ -93,25 +92,53 @@ def voiced_frames(mfcc: np.ndarray, below_db: float = _VOICED_DB) -> np.ndarray:
 
 
 @torch.inference_mode()
-def pooled_stream(model: FusionBackbone, stream: str, crops: np.ndarray) -> torch.Tensor:
-    """(T, C) pooled embedding of (T, 112, 112) uint8 crops of a visual stream, in chunks that overlap: exact."""
+def pooled_stream(
+    model: FusionBackbone, stream: str, crops: np.ndarray, beside: Mapping[str, np.ndarray] | None = None
+) -> torch.Tensor:
+    """(T, C) pooled embedding of (T, 112, 112) uint8 crops of a visual stream, in chunks that overlap: exact.
+
+    Args:
+        model: the network.
+        stream: whose maps are pooled.
+        crops: of that stream.
+        beside: {name: (T, 112, 112) uint8} of other crops that the maps depend on, see :func:`crops_beside`.
+    """
     maps_of, device = getattr(model, f"{stream}_maps"), _device(model)
     parts = []
     for first in range(0, len(crops), _CHUNK):
         low, high = max(0, first - model.halo_frames), min(len(crops), first + _CHUNK + model.halo_frames)
-        pooled = model.pool(maps_of(torch.from_numpy(crops[low:high])[None].to(device)))
+        own, *others = (torch.from_numpy(x[low:high])[None].to(device) for x in (crops, *(beside or {}).values()))
+        pooled = model.pool(maps_of(own, **dict(zip(beside or {}, others, strict=True))))
         parts.append(pooled[0, first - low : first - low + _CHUNK])
     return torch.cat(parts)
 
 
-def held_stream(model: FusionBackbone, stream: str, picture: np.ndarray, length: int) -> torch.Tensor:
+def crops_beside(model: FusionBackbone, stream: str, crops: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of {name: crops} those that the maps of a stream depend on beside its own (ASDnB: the body's)."""
+    return {name: crops[name] for name in model.beside.get(stream, ())}
+
+
+def held_stream(
+    model: FusionBackbone,
+    stream: str,
+    picture: np.ndarray,
+    length: int,
+    beside: Mapping[str, np.ndarray] | None = None,
+) -> torch.Tensor:
     """(T, C) pooled embedding of one (112, 112) picture held for ``length`` frames.
 
     Away from the ends all frames are alike, so only the ends are computed.
+
+    Args:
+        model, stream: as for :func:`pooled_stream`.
+        picture: the stream's.
+        length: frames.
+        beside: {name: (112, 112)} of the other pictures that are held.
     """
     edge = model.halo_frames
     short = min(length, 2 * edge + 1)
-    ends = pooled_stream(model, stream, np.repeat(picture[None], short, 0))
+    others = {name: np.repeat(x[None], short, 0) for name, x in (beside or {}).items()}
+    ends = pooled_stream(model, stream, np.repeat(picture[None], short, 0), others)
     if short == length:
         return ends
     return torch.cat((ends[:edge], ends[edge : edge + 1].expand(length - 2 * edge, -1), ends[short - edge :]))
@@ -124,6 +151,27 @@ def pooled_audio(model: FusionBackbone, mfcc: np.ndarray | torch.Tensor) -> torc
     return model.audio_embedding(torch.as_tensor(mfcc)[None].to(_device(model)))[0]
 
 
+@torch.inference_mode()
+def heard(model: FusionBackbone, audio: Audio | None, frames: int) -> torch.Tensor:
+    """(T, Ca) audio embedding of a sound that begins with the first frame, by the feature that the network hears.
+
+    Args:
+        model: the network.
+        audio: with ``start_s`` 0, or None: silence.
+        frames: T.
+    """
+    feature, _ = AUDIO_FEATURES[model.audio_feature]
+    return model.audio_embedding(feature(audio, 0.0, frames)[None].to(_device(model)))[0]
+
+
+def _own_sound(model: FusionBackbone, clip: FaceClip) -> torch.Tensor:
+    if model.audio_feature == "mfcc":
+        return pooled_audio(model, clip.mfcc)
+    # The stored samples end with the track: the last window of another feature reaches 15 ms into silence.
+    audio = Audio(clip.waveform.astype(np.float32) / 32768, 0.0) if clip.has_audio else None
+    return heard(model, audio, len(clip))
+
+
 def _device(model: FusionBackbone) -> torch.device:
     return next(iter(model.parameters())).device
 
@@ -131,6 +179,8 @@ def _device(model: FusionBackbone) -> torch.device:
 def pool_track(model: FusionBackbone, clip: FaceClip, geometry: str) -> PooledTrack:
     """Run the encoders of a network over one face track."""
     face = clip.faces[geometry]
+    others = crops_beside(model, "face", {"body": clip.bodies})
+    middle = len(face) // 2
     entry = clip.entry
     return PooledTrack(
         name=f"{entry.name}#{clip.track_id}",
@@ -141,9 +191,9 @@ def pool_track(model: FusionBackbone, clip: FaceClip, geometry: str) -> PooledTr
         times_s=clip.times_s,
         boxes=clip.boxes,
         size=clip.size,
-        audio=pooled_audio(model, clip.mfcc),
-        face=pooled_stream(model, "face", face),
-        still=held_stream(model, "face", face[len(face) // 2], len(face)),
+        audio=_own_sound(model, clip),
+        face=pooled_stream(model, "face", face, others),
+        still=held_stream(model, "face", face[middle], len(face), {k: v[middle] for k, v in others.items()}),
         voiced=voiced_frames(clip.mfcc) if clip.has_audio else np.zeros(len(face), bool),
     )
 
@@ -161,9 +211,9 @@ class PooledCache:
         self.clips = FaceClipCache(folder)
         self.model = model
         self.geometry = geometry
-        self.folder = (
-            Path(folder) / f"pooled_v{CACHE_VERSION}" / f"{model.card.name}.{model.weights_sha256[:8]}.{geometry}"
-        )
+        # Before crops could lie beside a stream's own, such networks were shown none.
+        seen = f"{geometry}.beside" if model.beside else geometry
+        self.folder = Path(folder) / f"pooled_v{CACHE_VERSION}" / f"{model.card.name}.{model.weights_sha256[:8]}.{seen}"
 
     def get(self, entry: ClipEntry) -> list[PooledTrack]:
         """The clip's tracks, read from the cache or computed now."""
@@ -220,12 +270,12 @@ class Conditions:
         self.tracks = tracks
         self.seed = seed
         longest = max(len(t) for t in tracks)
-        self._silence = pooled_audio(model, aligned_mfcc(None, 0.0, longest))
+        self._silence = heard(model, None, longest)
         rng = np.random.default_rng(seed)
         self._noises = []
         for db in np.linspace(-80, -50, 7):
             wave = rng.standard_normal(640 * (longest + 1)).astype(np.float32) * 10 ** (db / 20)
-            self._noises.append(pooled_audio(model, aligned_mfcc(Audio(wave, 0.0), 0.0, longest)))
+            self._noises.append(heard(model, Audio(wave, 0.0), longest))
         self._voices: dict[str, list[PooledTrack]] = {}
         seen = set()
         for t in tracks:

@@ -23,12 +23,14 @@ from asd_explain.evaluate.pooled import (
     Conditions,
     PooledCache,
     PooledTrack,
+    crops_beside,
     held_stream,
     pool_track,
     pooled_stream,
 )
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.scoring import classify
+from asd_explain.together import Encoded, beside, black_face, longest, present
 from asd_explain.tracks.crops import CROP_SIZE, OUTSIDE, body_box
 
 TINY_PX = (16, 24, 40)
@@ -94,11 +96,13 @@ def further_views(model: FusionBackbone, clip: FaceClip, geometry: str, names: S
     for name, px in zip(TINY, TINY_PX, strict=True):
         if name in names:
             tiny = {"face": shrunk(clip.faces[geometry], px, px)}
-            if has_body:
+            if "body" in model.crops:
                 tiny["body"] = shrunk(clip.bodies, *(round(side * px) for side in _BODY_SIDES))
-            for stream, crops in tiny.items():
-                found[f"{name}.{stream}"] = pooled_stream(model, stream, crops)
-                found[f"{name}_still.{stream}"] = held_stream(model, stream, crops[middle], n)
+            for stream in [s for s in tiny if s in model.streams]:
+                others = crops_beside(model, stream, tiny)
+                held = {k: v[middle] for k, v in others.items()}
+                found[f"{name}.{stream}"] = pooled_stream(model, stream, tiny[stream], others)
+                found[f"{name}_still.{stream}"] = held_stream(model, stream, tiny[stream][middle], n, held)
     if has_body:
         found["own.body"] = pooled_stream(model, "body", clip.bodies)
         found["still.body"] = held_stream(model, "body", clip.bodies[middle], n)
@@ -125,8 +129,9 @@ class ViewCache:
     ) -> None:
         self.model, self.geometry, self.names, self.keep = model, geometry, tuple(names), keep
         self.base = PooledCache(folder, model, geometry)
+        seen = f"{geometry}.beside" if model.beside else geometry
         self.folder = (
-            Path(folder) / f"views_v1.{CACHE_VERSION}" / f"{model.card.name}.{model.weights_sha256[:16]}.{geometry}"
+            Path(folder) / f"views_v1.{CACHE_VERSION}" / f"{model.card.name}.{model.weights_sha256[:16]}.{seen}"
         )
 
     def get(self, entry: ClipEntry) -> list[ViewedTrack]:
@@ -193,6 +198,8 @@ class Scorer:
     def __init__(self, model: FusionBackbone, tracks: list[ViewedTrack], seed: int = 0) -> None:
         self.model = model
         self.conditions = Conditions(model, [t.pooled for t in tracks], seed)
+        self._tracks = [t.pooled for t in tracks]
+        self._contexts: dict[str, dict[str, torch.Tensor]] = {}
         # The same draws over "is this frame voiced" in place of embeddings say where the drawn sound is a voice.
         marks = {t.pooled.name: _marked(t.pooled) for t in tracks}
         self._marked = marks, Conditions(model, list(marks.values()), seed)
@@ -202,6 +209,20 @@ class Scorer:
         marks, conditions = self._marked
         given = conditions.inputs(marks[track.pooled.name], sound)
         return None if given is None else given[0][:, 0].numpy() > 0.5
+
+    def _context(self, track: PooledTrack) -> dict[str, torch.Tensor]:
+        """{"context": (1, T, K, C)} for a network that sees several candidates; see :mod:`asd_explain.together`."""
+        if self.model.scored_together == 1:
+            return {}
+        if track.name not in self._contexts:
+            clip = track.name.split("#")[0]
+            others = [t for t in self._tracks if t.name.split("#")[0] == clip and t.name != track.name]
+            own, *found = (Encoded(float(t.times_s[0]), {"face": t.face[None]}) for t in (track, *others))
+            frames = [present(own, other) for other in found]
+            chosen = longest(frames, self.model.scored_together - 1)
+            faces = [others[k].face for k in chosen]
+            self._contexts[track.name] = beside(faces, [frames[k] for k in chosen], black_face(self.model))
+        return self._contexts[track.name]
 
     @torch.inference_mode()
     def margin(
@@ -214,7 +235,8 @@ class Scorer:
         """(T,) float64 logit of speaking minus logit of silent.
 
         A clip without a sound track is scored as the command does it: a network that knows of absence is told so,
-        others are fed silence.
+        others are fed silence. A network that sees several candidates is shown the track beside the others of its clip
+        that share most frames with it, as they are, whatever the view.
 
         Args:
             track: of the split that was given.
@@ -241,5 +263,5 @@ class Scorer:
                 pooled[stream] = track.views[view][stream][None]
         if not pooled:
             return None
-        logits = classify(self.model, pooled)[0].double().numpy()
+        logits = classify(self.model, pooled | self._context(track.pooled))[0].double().numpy()
         return logits[:, 1] - logits[:, 0]
