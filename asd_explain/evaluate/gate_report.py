@@ -22,6 +22,7 @@ from asd_explain.evaluate.sufficiency import (
     rank_correlation,
     top_mask,
 )
+from asd_explain.explain.gate_places import Place
 from asd_explain.explain.shares import KINDS, modality_shares
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.se import SqueezeExcite
@@ -39,15 +40,19 @@ MEAN_GATE = "mean gate"
 #: The scale of it all: no channel is kept.
 NOTHING = "nothing kept"
 
+_STREAMS = ("audio", "face")  # as Conditions gives them
+
 Moved = dict[str, float]  # by class: "all", "speaking", "silent"
 
 
 @dataclass
 class Sample:
-    """Fusion vectors of one split under every condition, with what the ungated network makes of them.
+    """Vectors at a place of one split under every condition, with what the ungated network makes of them.
 
     Attributes:
-        x: one (T, C) tensor a track and condition.
+        place: where.
+        x: one (T, C) tensor a track and condition, the channels that a block weighs.
+        rest: one (T, R) tensor each, what else the network needs from there on.
         p: one (T,) tensor each, P(speaking) of the ungated network.
         condition: the condition of each.
         live: (C,) bool, channels that random draws may take.
@@ -55,7 +60,9 @@ class Sample:
         std: (C,) their standard deviations.
     """
 
+    place: Place
     x: list[torch.Tensor]
+    rest: list[torch.Tensor]
     p: list[torch.Tensor]
     condition: list[str]
     live: torch.Tensor
@@ -100,6 +107,18 @@ def p_of(model: FusionBackbone, x: torch.Tensor) -> torch.Tensor:
     return model.classify(*x.split(list(model.fusion_streams.values()), -1)).softmax(-1)[..., 1]
 
 
+@torch.inference_mode()
+def p_at(place: Place, x: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """(B, T) P(speaking) of the network without a block, of B variants (B, T, C) of a track's vectors.
+
+    Args:
+        place: where they are.
+        x: the channels that a block weighs.
+        rest: (T, R), the same for all variants.
+    """
+    return place.logits(torch.cat((x, rest.expand(len(x), -1, -1)), -1)).softmax(-1)[..., 1]
+
+
 def by_class(moved: torch.Tensor, speaking: torch.Tensor) -> Moved:
     """Mean of (N,) over all frames, over speaking and over silent ones (NaN where there are none)."""
     return {
@@ -110,7 +129,7 @@ def by_class(moved: torch.Tensor, speaking: torch.Tensor) -> Moved:
 
 
 def take_sample(
-    model: FusionBackbone,
+    place: Place,
     tracks: Sequence[PooledTrack],
     conditions: Conditions,
     live: torch.Tensor,
@@ -118,14 +137,16 @@ def take_sample(
     std: torch.Tensor,
 ) -> Sample:
     """Every track under every condition that its clip allows."""
-    sample = Sample([], [], [], live, mean, std)
+    sample = Sample(place, [], [], [], [], live, mean, std)
     for track in tracks:
         for name in CONDITIONS:
             given = conditions.inputs(track, name)
             if given is not None:
-                x = torch.cat(given, -1)
+                with torch.inference_mode():
+                    x, rest = place.split(place.vectors({s: v[None] for s, v in zip(_STREAMS, given, strict=True)})[0])
                 sample.x.append(x)
-                sample.p.append(p_of(model, x[None])[0])
+                sample.rest.append(rest)
+                sample.p.append(p_at(place, x[None], rest)[0])
                 sample.condition.append(name)
     return sample
 
@@ -142,20 +163,20 @@ def filled(x: torch.Tensor, mask: torch.Tensor, mean: torch.Tensor) -> list[torc
     return [keep(x, mask, 0.0), keep(x, mask, mean)]
 
 
-def rank_without_gates(model: FusionBackbone, sample: Sample, seed: int = 0) -> dict[tuple[str, str], Moved]:
+def rank_without_gates(sample: Sample, seed: int = 0) -> dict[tuple[str, str], Moved]:
     """The controls, which do not depend on a block: ten random draws, and rankings by activation.
 
     The rows of "random" are means over the draws; "least" and "most" those of single draws.
     """
-    widths = list(model.fusion_streams.values())
+    place, widths = sample.place, sample.place.widths
     generator = torch.Generator().manual_seed(seed)
     draws = [random_mask(sample.live, widths, SHARE, generator) for _ in range(DRAWS)]
     names = ["random"] * DRAWS + ["activation", "standardised"]
     parts = []
-    for x in sample.x:
+    for x, rest in zip(sample.x, sample.rest, strict=True):
         ranked = rankings(x, (x - sample.mean) / sample.std, None)
         masks = draws + [top_mask(ranked[name], widths, SHARE) for name in names[DRAWS:]]
-        parts.append(p_of(model, torch.stack([v for mask in masks for v in filled(x, mask, sample.mean)])))
+        parts.append(p_at(place, torch.stack([v for mask in masks for v in filled(x, mask, sample.mean)]), rest))
     p = sample.joined
     moved = (torch.cat(parts, 1) - p).abs()
     found: dict[tuple[str, str], Moved] = {}
@@ -181,21 +202,21 @@ def frames_of_the_other_class(speaking: torch.Tensor, seed: int = 0) -> torch.Te
 
 
 @torch.inference_mode()
-def report(model: FusionBackbone, block: SqueezeExcite, sample: Sample) -> GateReport:
-    """All figures of a block, but those of modality shares."""
-    widths = list(model.fusion_streams.values())
+def report(block: SqueezeExcite, sample: Sample) -> GateReport:
+    """All figures of a block at the sample's place, but those of modality shares."""
+    widths = sample.place.widths
     p = sample.joined
     gates = [block.excitation(x[None])[0] for x in sample.x]
     joined = torch.cat(gates)
     foreign = joined[frames_of_the_other_class(p > 0.5)].split([len(g) for g in gates])
     names = [*rankings(p, p, p), OTHER_CLASS]
     parts = []
-    for x, g, other in zip(sample.x, gates, foreign, strict=True):
+    for x, rest, g, other in zip(sample.x, sample.rest, gates, foreign, strict=True):
         variants = [g * x]
         for scores in [*rankings(x, block.standardised(x), g).values(), other]:
             variants += filled(x, top_mask(scores, widths, SHARE), sample.mean)
         variants += [keep(x, top_mask(g, widths, share)) for share in CURVE]
-        parts.append(p_of(model, torch.stack(variants)))
+        parts.append(p_at(sample.place, torch.stack(variants), rest))
     changed = torch.cat(parts, 1)
     moved = (changed - p).abs()
     channels, time = gate_spread(joined)

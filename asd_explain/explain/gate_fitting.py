@@ -3,8 +3,8 @@
 The block shall (1) leave the verdict alone, (2) close gates wherever it can, and (3) order channels by what the
 decision needs, so that the channels with the widest gates suffice for it. Point 3 does not follow from 1 and 2: gates
 that only have to be small on average find many arrangements, and which channels come first differs from run to run.
-So what is to be measured is also trained. With x the fusion vector, g its gates, P the frozen network from the fusion
-point on, and M its margin::
+So what is to be measured is also trained. With x the vector at the block's place (the fusion point, or the end of a
+trunk, see :mod:`asd_explain.explain.gate_places`), g its gates, P the frozen network from there on, and M its margin::
 
     minimise   w E_k KL(P(x) || P(keep_k(x))) + s mean(g) + saturation
     subject to mean |P(g x) - P(x)| <= target_drift
@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from asd_explain.evaluate.sufficiency import kept_count
-from asd_explain.models.fusion_backbone import FusionBackbone
+from asd_explain.explain.gate_places import Place
 from asd_explain.models.se import SqueezeExcite
 
 #: Pre-activations beyond this are pushed back: gates stay within 0.007 and 0.993.
@@ -124,18 +124,16 @@ class GateFitter:
     """Fits one block; see the module's text.
 
     Args:
-        model: frozen, in evaluation mode; its own block is ignored.
-        mean, std: (C,) statistics of the fusion vector over the data.
+        place: in a network that is frozen and in evaluation mode; its own block is ignored.
+        mean, std: (C,) statistics of the vectors' own channels over the data.
         options: how.
         seed: of the start and of every draw.
     """
 
-    def __init__(
-        self, model: FusionBackbone, mean: torch.Tensor, std: torch.Tensor, options: FitOptions, seed: int
-    ) -> None:
+    def __init__(self, place: Place, mean: torch.Tensor, std: torch.Tensor, options: FitOptions, seed: int) -> None:
         self.options = options
-        self.model = model
-        self.widths = list(model.fusion_streams.values())
+        self.place = place
+        self.widths = place.widths
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -148,8 +146,8 @@ class GateFitter:
         self.smooth_drift = options.target_drift
 
     def margin(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, T) log odds of speaking of fusion vectors (B, T, C), without a block."""
-        logits = self.model.classify(*x.split(self.widths, -1))
+        """(B, T) log odds of speaking of vectors (B, T, C + R), without a block."""
+        logits = self.place.logits(x)
         return logits[..., 1] - logits[..., 0]
 
     def _selection(self, pre: torch.Tensor, jitter: float) -> torch.Tensor:
@@ -168,9 +166,10 @@ class GateFitter:
         )
 
     def loss(self, x: torch.Tensor, jitter: float) -> tuple[torch.Tensor, dict[str, float]]:
-        """The objective on a batch of fusion vectors (B, T, C), and its parts."""
+        """The objective on a batch of vectors (B, T, C + R), and its parts."""
         o = self.options
         b = len(x)
+        x, rest = self.place.split(x)
         seen = self.block.standardised(x)
         seen = seen + o.input_noise * torch.randn(seen.shape, generator=self.generator)
         pre = self.block.expand(torch.relu(self.block.reduce(seen)))
@@ -182,7 +181,7 @@ class GateFitter:
             mask = torch.where(swapped, mask.roll(1, 0), mask)
             by_mean = torch.rand(b, 1, 1, generator=self.generator) < o.mean_fill
             changed.append(mask * x + (1 - mask) * torch.where(by_mean, self.mean, torch.zeros(())))
-        margins = self.margin(torch.cat(changed)).split(b)
+        margins = self.margin(torch.cat((torch.cat(changed), rest.repeat(len(changed), 1, 1)), -1)).split(b)
         margin = margins[0].detach()
         drift = (torch.sigmoid(margins[1]) - torch.sigmoid(margin)).abs().mean()
         kl = _kl(margin, margins[1]).mean()
@@ -202,7 +201,7 @@ class GateFitter:
     def run(
         self, batches: Iterator[torch.Tensor], progress: Callable[[int, dict[str, float]], None] | None = None
     ) -> SqueezeExcite:
-        """Fit on batches (B, T, C), as many as there are steps; returns the block in evaluation mode."""
+        """Fit on batches (B, T, C + R), as many as there are steps; returns the block in evaluation mode."""
         o = self.options
         optimiser = torch.optim.Adam(self.block.parameters(), o.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, o.steps, o.learning_rate / 100)

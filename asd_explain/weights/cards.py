@@ -30,7 +30,7 @@ class Card:
         training_data: what it was trained on.
         geometry: name of the crop geometry to cut faces by (networks).
         audio: what the network hears, a key of :data:`asd_explain.media.features.AUDIO_FEATURES`.
-        gate: how to build the block (gates): reduction, scope.
+        gate: how to build the block (gates): reduction, scope; place: "fusion" (default) or "trunk", of the face.
         results: measured figures, with the command that reproduces them.
         limits: sentences on what it cannot do.
     """

@@ -253,13 +253,14 @@ def load_gains(model: nn.Module, gains: Card, path: Path | None = None) -> None:
 
 
 def load_gates(model: nn.Module, gates: Card, path: Path | None = None) -> None:
-    """Attach a fitted block to a frozen network.
+    """Attach a fitted block to a frozen network, at the place that its card names.
 
     Raises:
         WeightsError: when the file does not fit.
     """
+    at_trunk = gates.gate.get("place", "fusion") == "trunk"
     block = SqueezeExcite(
-        sum(model.fusion_streams.values()),
+        model.streams["face"] if at_trunk else sum(model.fusion_streams.values()),
         reduction=gates.gate["reduction"],
         scope=gates.gate.get("scope", "frame"),
         standardise=True,
@@ -267,7 +268,10 @@ def load_gates(model: nn.Module, gates: Card, path: Path | None = None) -> None:
     path = path or locate(gates.name)
     state = {key: value.float() for key, value in read_state(path).items()}
     load_state(block, state, str(path))
-    model.attach_gates(block.eval())
+    if at_trunk:
+        model.attach_trunk_gates("face", block.eval())
+    else:
+        model.attach_gates(block.eval())
 
 
 def card_of_file(path: Path, model: str) -> Card | None:

@@ -25,7 +25,7 @@ def command(
     tiny: torch.nn.Module, tracks: list[PooledTrack], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> list[str]:
     """Arguments of a quick run, with the corpus and the network replaced."""
-    monkeypatch.setattr(fit_gates, "load", lambda name, gates=True: tiny)
+    monkeypatch.setattr(fit_gates, "load", lambda name, weights=None, gates=True: tiny)
     monkeypatch.setattr(fit_gates, "list_clips", lambda shared, per_speaker: [])
     monkeypatch.setattr(PooledCache, "collect", lambda self, entries: tracks)
     return [

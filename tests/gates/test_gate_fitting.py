@@ -9,6 +9,7 @@ import torch
 
 from asd_explain.evaluate.sufficiency import drift
 from asd_explain.explain.gate_fitting import PRE_LIMIT, FitOptions, GateFitter, straight_through_top
+from asd_explain.explain.gate_places import FusionPlace
 from asd_explain.models.se import SqueezeExcite
 
 
@@ -31,7 +32,7 @@ def _batches(seed: int) -> Iterator[torch.Tensor]:
 
 def _fit(tiny: torch.nn.Module, seed: int = 0, **changes: object) -> SqueezeExcite:
     options = FitOptions(**{"reduction": 4, "steps": 250, "least_share": 0.06, "most_share": 0.2, **changes})
-    return GateFitter(tiny, torch.zeros(32), torch.ones(32), options, seed).run(_batches(seed))
+    return GateFitter(FusionPlace(tiny), torch.zeros(32), torch.ones(32), options, seed).run(_batches(seed))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
