@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from asd_explain.errors import OptionError
-from asd_explain.evaluate.pooled import pooled_audio, pooled_stream
+from asd_explain.evaluate.pooled import crops_beside, pooled_audio, pooled_stream
 from asd_explain.evaluate.regions import body_regions, face_regions
 from asd_explain.evaluate.segments import Segment
 from asd_explain.media.mfcc import STEPS_PER_FRAME, aligned_mfcc
@@ -49,9 +49,8 @@ def p_speaking(model: FusionBackbone, track: CutTrack, geometry: str) -> np.ndar
 
     A clip without a sound track is silence to a network that knows of no absence.
     """
-    pooled = {
-        s: pooled_stream(model, s, crops) for s, crops in _crops(model, track, geometry).items() if s in model.streams
-    }
+    seen = _crops(model, track, geometry)
+    pooled = {s: pooled_stream(model, s, seen[s], crops_beside(model, s, seen)) for s in seen if s in model.streams}
     if track.mfcc is not None:
         pooled["audio"] = pooled_audio(model, track.mfcc)
     elif not model.learned_absence:

@@ -135,7 +135,8 @@ def pooled_under(
             pooled[stream] = given[0][None]
         elif view == "gray":
             gray = np.full((CROP_SIZE, CROP_SIZE), OUTSIDE, np.uint8)
-            pooled[stream] = held_stream(model, stream, gray, len(base))[None]
+            beside = dict.fromkeys(model.beside.get(stream, ()), gray)
+            pooled[stream] = held_stream(model, stream, gray, len(base), beside)[None]
         else:
             pooled[stream] = track.views[view][stream][None]
     return pooled

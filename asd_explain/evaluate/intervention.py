@@ -20,7 +20,7 @@ import torch
 
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.gate_reactions import clip_interval
-from asd_explain.evaluate.pooled import held_stream, pooled_audio
+from asd_explain.evaluate.pooled import crops_beside, held_stream, pooled_audio
 from asd_explain.evaluate.segments import Segment, inputs_of, visual_streams
 from asd_explain.evaluate.sufficiency import rank_correlation
 from asd_explain.explain.shares import KINDS, modality_shares
@@ -171,10 +171,10 @@ def replaced(model: FusionBackbone, segment: Segment, stream: str, replacement: 
         return None
     if stream == "audio":
         return pooled_audio(model, aligned_mfcc(None, 0.0, len(segment)))[None]
-    picture = np.full((CROP_SIZE, CROP_SIZE), OUTSIDE, np.uint8)
-    if replacement == "still":
-        picture = segment.crops[stream][len(segment) // 2]
-    return held_stream(model, stream, picture, len(segment))[None]
+    pictures = {stream: segment.crops[stream]} | crops_beside(model, stream, segment.crops)
+    gray = np.full((CROP_SIZE, CROP_SIZE), OUTSIDE, np.uint8)
+    held = {s: crops[len(segment) // 2] if replacement == "still" else gray for s, crops in pictures.items()}
+    return held_stream(model, stream, held.pop(stream), len(segment), held)[None]
 
 
 @torch.inference_mode()

@@ -114,8 +114,8 @@ def pooled_stream(
 
 
 def crops_beside(model: FusionBackbone, stream: str, crops: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of {name: crops} those that the maps of a stream depend on beside its own (ASDnB: the body's)."""
-    return {name: crops[name] for name in model.beside.get(stream, ())}
+    """Of {name: crops} those that the maps of a stream depend on beside its own (ASDnB: the body), where there."""
+    return {name: crops[name] for name in model.beside.get(stream, ()) if name in crops}
 
 
 def held_stream(

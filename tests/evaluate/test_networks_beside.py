@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from asd_explain.datasets.shared_clips import FaceClip
+from asd_explain.evaluate.attention_picking import p_speaking
+from asd_explain.evaluate.intervention import replaced
 from asd_explain.evaluate.pooled import PooledCache
+from asd_explain.evaluate.segments import Segment
 from asd_explain.evaluate.stream_views import Scorer, ViewCache, ViewedTrack, shrunk, view_clip
 from asd_explain.media.audio import Audio
 from asd_explain.media.log_mel import aligned_log_mel
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.registry import create_model
+from asd_explain.tracks.crops import OUTSIDE
 from asd_explain.weights.cards import Card
 
 
@@ -29,6 +33,18 @@ def network(name: str) -> FusionBackbone:
 
 def batched(crops: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(crops))[None]
+
+
+@dataclass
+class Cut:
+    """What is picked from: a track's crops and MFCC."""
+
+    faces: dict[str, np.ndarray]
+    body: np.ndarray
+    mfcc: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.body)
 
 
 @pytest.fixture
@@ -68,6 +84,24 @@ def test_asdnb_is_scored_with_its_body(clip: FaceClip, tmp_path: Path, monkeypat
     # What was kept before the body was looked at is not taken for it.
     assert PooledCache(tmp_path, model, "box").folder.name.endswith(".box.beside")
     assert PooledCache(tmp_path, network("lr_asd"), "box").folder.name.endswith(".box")
+
+
+@torch.inference_mode()
+def test_asdnbs_segments_are_picked_and_its_streams_replaced_with_the_body(clip: FaceClip) -> None:
+    model = network("asdnb")
+    model.lossAV["FC"].weight.mul_(100)
+    face, bodies, audio = clip.faces["box"], clip.bodies, torch.from_numpy(clip.mfcc)[None]
+    track = Cut({"box": face}, bodies, clip.mfcc)
+    p = model(batched(face), audio, batched(bodies)).p_speaking[0]
+    np.testing.assert_allclose(p_speaking(model, track, "box"), p, atol=1e-5)
+    assert np.abs(p_speaking(model, track, "box") - model(batched(face), audio).p_speaking[0].numpy()).max() > 1e-4
+    segment = Segment("a#1@0", "a", "real", {"face": face, "body": bodies}, clip.mfcc)
+    held = [batched(np.repeat(crops[6:7], 12, 0)) for crops in (face, bodies)]
+    still = model.pool(model.face_maps(*held))
+    torch.testing.assert_close(replaced(model, segment, "face", "still"), still, rtol=1e-4, atol=1e-5)
+    gray = torch.full((1, 12, 112, 112), OUTSIDE, dtype=torch.uint8)
+    expected = model.pool(model.face_maps(gray, gray))
+    torch.testing.assert_close(replaced(model, segment, "face", "gray"), expected, rtol=1e-4, atol=1e-5)
 
 
 def company(clip: FaceClip, track_id: int, start: int, length: int) -> FaceClip:
