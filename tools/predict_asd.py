@@ -6,7 +6,7 @@ Columns: those of the annotation (video_id, frame_timestamp, entity_box_x1 to y2
 P(speaking); every label is SPEAKING_AUDIBLE, as the official script wants it. ``--like FILE`` takes the rows of an
 annotation csv, their order and their very digits from there (``val_orig.csv``), for tools that paste scores by
 position. Every entity is scored whole and at its own frame rate, with MFCC windows scaled by 25/fps as the published
-recipes have it.
+recipes have it. LoCoNet sees it beside the others that share most frames with it.
 """
 
 from __future__ import annotations

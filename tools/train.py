@@ -3,6 +3,7 @@
     python tools/train.py light_asd_ava --data AVA --out runs/light_asd
     torchrun --nproc-per-node 4 tools/train.py bias_wasd --data WASD --out runs/bias
     python tools/train.py light_asd_ava --data AVA --out runs/gated --set model.gates=true
+    python tools/train.py loconet_ava --data AVA --out runs/loconet --weights vggish-10086976.pth
     python tools/train.py squeeze_asd --out runs/squeeze_asd
 
 The argument is the name of a configuration of the package or a path. One with a table ``[model]`` is a recipe: a
@@ -11,7 +12,7 @@ network of the field is trained on the annotated entities of DATA, and OUT gets 
 ``squeeze_asd_more``, ``squeeze_asd_short``) distil our own network on local clips; OUT gets ``weights.safetensors``
 (float16) in the end. Either way it gets ``checkpoint.pt`` (to go on from), ``log.csv`` and ``config.json`` (the
 configuration with all its defaults). The same command again goes on where it was cut off. ``--weights FILE`` begins
-with trained weights.
+with trained weights; LoCoNet's published training begins with those of its VGGish alone.
 """
 
 from __future__ import annotations
