@@ -3,8 +3,8 @@
     python tools/fit_gates.py --model lr_asd.pretrain_AVA --out runs/gates
     python tools/fit_gates.py --model talknet.pretrain_TalkSet --weights FILE --out runs/gates
 
-Faces of the shared folder's clips are cut and encoded once (a cache outside the repository); then a fit takes minutes (at a
-trunk, 600 steps on one core: 5 with TalkNet, 26 with LoCoNet).
+Faces of the shared folder's clips are cut and encoded once (a cache outside the repository); then a fit takes a
+few minutes (at a trunk, 600 steps on one core: 5 with TalkNet, 26 with LoCoNet).
 Each face is fed with its own sound, other voices, silence, near-silence, its sound shifted, and as a frozen picture.
 Fitted on ``fit``, chosen on ``dev`` (sparsity first, by the mean over seeds; then the seed), reported on ``test``.
 The block stands where its gates can be drawn: at the fusion point, or, in networks with projections between their maps
