@@ -366,6 +366,14 @@ def test_columbia(tmp_path):
     (labels / "sick.txt").write_text("")
     with pytest.raises(DataError, match=r"sick.txt: no label"):
         ColumbiaSet.streamed(labels, video)
+    (labels / "sick.txt").write_text("20\t25\t5\t99999999999999999999\t1\n")
+    with pytest.raises(DataError, match=r"sick.txt, line 1"):
+        ColumbiaSet.streamed(labels, video)
+    (labels / "sick.txt").write_bytes(b"\xe9")
+    with pytest.raises(DataError, match=r"sick.txt is no label file: it is not UTF-8"):
+        ColumbiaSet.streamed(labels, video)
+    (labels / "sick.txt").write_bytes(b"\xef\xbb\xbf20\t25\t5\t8\t0\n")
+    assert len(ColumbiaSet.streamed(labels, video)) == 3
     with pytest.raises(DataError, match="no label files"):
         read_people(tmp_path, "v", 96, 64)
 
