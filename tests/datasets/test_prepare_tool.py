@@ -117,6 +117,14 @@ def test_what_is_not_whole_is_found_and_replaced_only_on_demand(damage, raw, cap
     assert len(AvaSet.dumped(raw / "out")) == 6
 
 
+def test_a_folder_that_cannot_be_written_is_found_out_before_any_video_is_read(raw, monkeypatch, caplog):
+    (raw / "file").write_text("in the way")
+    monkeypatch.setattr("asd_explain.tools.prepare.prepare_video", lambda job: pytest.fail("read a video"))
+    assert _run(raw, "--out", str(raw / "file" / "out")) == 2
+    assert "cannot be written" in caplog.text
+    assert _run(raw, "--out", str(raw / "file")) == 2
+
+
 def test_missing_videos_are_reported_and_made_later(raw, capsys):
     video = raw / "orig_videos" / "trainval" / f"{NAMES[0]}.mkv"
     video.rename(raw / "elsewhere.mkv")
