@@ -28,6 +28,7 @@ from asd_explain.tracks.crops import CROP_SIZE
 
 FACES, BODIES, AUDIOS = "clips_videos", "clips_videos_body", "clips_audios"
 _FLAT_AUDIOS = "clip_audio"
+KINDS = (FACES, BODIES, AUDIOS, _FLAT_AUDIOS)
 TAIL_S = 0.5
 """Sound that may be missing at a track's ends, seconds: containers' tracks rarely end together. It reads as silence."""
 

@@ -212,7 +212,7 @@ def test_sound_that_was_cut_short_is_no_silence_however_short_the_track(dump):
     assert str(path) in str(caught.value)
     wavfile.write(path, 16000, np.zeros(0, np.int16))
     short = EntityRow("e", "v", np.array([0.0, 0.2]), np.zeros(2, np.int8), 5)
-    with pytest.raises(DataError, match="0.00 s of sound for e, which lasts 0.20 s"):
+    with pytest.raises(DataError, match=r"0\.00 s of sound for e, which lasts 0\.20 s"):
         fit_span(read_wav(path).astype(np.float32), short, path)
     path.write_bytes(whole)
     entities.load(0)
