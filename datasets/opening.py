@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
 from pathlib import Path
 
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 
-log = logging.getLogger(__name__)
-
 #: Name to the module of this package and its class, whose ``dumped`` opens a prepared folder.
 SETS = {"ava": ("ava", "AvaSet"), "wasd": ("wasd", "WasdSet")}
-VIDEOS = "orig_videos"
 
 
 def open_entities(name: str, root: Path, split: str, body: bool = False) -> EntitySet:
@@ -37,14 +33,9 @@ def open_entities(name: str, root: Path, split: str, body: bool = False) -> Enti
         raise OptionError(f"--data {root}: there is no such folder; give the one that holds the data set")
     module, kind = SETS[name]
     opened = getattr(import_module(f"asd_explain.datasets.{module}"), kind)
-    if _only_videos(root, split):
-        log.info("%s holds no crops of %s: cut out of its %s as they are needed", root, split, VIDEOS)
+    from asd_explain.datasets.downloaded import only_videos  # here: it brings torch
+
+    if (videos := only_videos(root, split)) is not None:
         more = {"with_body": body} if name == "wasd" else {}
-        return opened.streamed(root / "csv", root / VIDEOS, split, **more)
+        return opened.streamed(root / "csv", videos, split, **more)
     return opened.dumped(root, split, with_body=body) if name == "wasd" else opened.dumped(root, split)
-
-
-def _only_videos(root: Path, split: str) -> bool:
-    from asd_explain.datasets.dumped import KINDS  # here: it brings torch
-
-    return (root / VIDEOS).is_dir() and not any((root / kind / split).is_dir() for kind in KINDS)
