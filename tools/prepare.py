@@ -208,9 +208,10 @@ def _check_table(path: Path, plan: SplitPlan, before: dict, overwrite: bool) -> 
 
 def _read_report(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write(path: Path, text: str) -> None:
