@@ -9,6 +9,7 @@ from asd_explain.errors import OptionError, OutputError
 from asd_explain.evaluate.json_report import write_report
 from asd_explain.outputs import whole_file
 from asd_explain.training.config import LoopConfig
+from asd_explain.training.export import export_weights
 from asd_explain.training.folder import CHECKPOINT, CONFIG, check_config, save_checkpoint, write_config
 
 
@@ -32,6 +33,7 @@ def test_where_nothing_can_be_written_one_line_says_so(tmp_path):
             lambda path: write_report({"a": 1}, path),
             lambda path: write_config(LoopConfig(), path),
             lambda path: save_checkpoint({}, path),
+            lambda path: export_weights(torch.nn.Linear(1, 1), path),
         ):
             with pytest.raises(OutputError, match="cannot be written"):
                 write(place)
