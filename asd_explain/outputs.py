@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from asd_explain.errors import OutputError
@@ -17,3 +20,24 @@ def check_new(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path}: is a directory; give a file name")
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A hidden name beside ``path`` to write under; the file gets its own name when the block ends without an error.
+
+    The folder is made. Whatever goes wrong, nothing half-written stays behind.
+
+    Raises:
+        OutputError: it cannot be written (no right to, no space, a file where a folder should be); names ``path``.
+    """
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another place") from error
+    finally:
+        with suppress(OSError):  # where the folder could not be made, there is nothing to remove either
+            partial.unlink(missing_ok=True)

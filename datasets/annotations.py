@@ -281,26 +281,44 @@ def read_loader(path: Path) -> list[LoaderLine]:
     """The lines of a ``*_loader.csv``; labels 1 stay 1, 0 and 2 become 0.
 
     Raises:
-        DataError: the file is missing, or a line is malformed.
+        DataError: the file is missing, lists no track or one twice, or a line is malformed.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such loader csv")
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    lines: dict[str, LoaderLine] = {}
+    for number, text in enumerate(text_of(path, "loader csv").splitlines(), 1):
         if not text.strip():
             continue
         cells = text.split("\t")
         try:
             entity, count, fps = cells[0], int(cells[1]), float(cells[2])
             labels = np.array([int(float(v)) for v in re.split(r"[,\s]+", cells[3].strip(" []"))], np.int64)
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError, OverflowError) as error:
             raise DataError(
                 f"{path}, line {number}: not entity, frames, fps and [labels], by tabs ({error})"
             ) from error
-        if len(labels) != count or not fps > 0 or not np.isin(labels, (0, 1, 2)).all():
+        if len(labels) != count or not 0 < fps < np.inf or not np.isin(labels, (0, 1, 2)).all():
             raise DataError(f"{path}, line {number}: {entity} has {count} frames at {fps} fps and {len(labels)} labels")
-        lines.append(LoaderLine(entity, fps, (labels == 1).astype(np.int8)))
-    return lines
+        if entity in lines:
+            raise DataError(f"{path}, line {number}: {entity} is there twice; keep one")
+        lines[entity] = LoaderLine(entity, fps, (labels == 1).astype(np.int8))
+    if not lines:
+        raise DataError(f"{path}: lists no track; prepare the data first")
+    return list(lines.values())
+
+
+def text_of(path: Path, what: str) -> str:
+    """A small UTF-8 text file, with or without byte order mark.
+
+    Raises:
+        DataError: the file is missing, cannot be read, or is no such text; ``what`` it should be is named.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such {what}")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no {what}: it is not UTF-8 text ({error})") from error
 
 
 def video_of_entity(entity_id: str, known: Collection[str] = ()) -> str:

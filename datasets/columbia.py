@@ -15,6 +15,7 @@ from typing import Self
 
 import numpy as np
 
+from asd_explain.datasets.annotations import text_of
 from asd_explain.datasets.ava import AvaSet
 from asd_explain.datasets.entities import DataError, EntityRow
 from asd_explain.datasets.streamed import Videos
@@ -24,6 +25,7 @@ PEOPLE = ("abbas", "bell", "boll", "lieb", "long", "sick")
 REPORTED = ("bell", "boll", "lieb", "long", "sick")
 FPS = 30000 / 1001
 _SCALE = 2  # the video's pixels for one of the labels'
+_MOST = 10**9  # what frame numbers and pixels never reach
 _GAP_FRAMES = 10  # labels further apart than this belong to two tracks
 
 
@@ -64,14 +66,20 @@ def read_people(folder: Path, video_id: str, width: int, height: int) -> list[En
 def _read_person(path: Path) -> np.ndarray:
     """(n, 5) int64 frame, x, y, size, label in order of frame; of a frame labelled twice the first line counts."""
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(text_of(path, "label file").splitlines(), 1):
         if not text.strip():
             continue
         try:
             values = [int(cell) for cell in text.split("\t")[:5]]
         except ValueError as error:
             raise DataError(f"{path}, line {number}: whole numbers by tabs are needed ({error})") from error
-        if len(values) < 5 or values[3] <= 0 or values[4] not in (0, 1) or values[0] < 0:
+        if (
+            len(values) < 5
+            or values[3] <= 0
+            or values[4] not in (0, 1)
+            or values[0] < 0
+            or max(map(abs, values)) > _MOST
+        ):
             raise DataError(f"{path}, line {number}: not frame, x, y, size and label 0 or 1: {text!r}")
         lines.append(values)
     if not lines:

@@ -14,6 +14,7 @@ first 11 characters of the entity (TalkNet), and ``_`` for the ``:`` of entity i
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,7 @@ from asd_explain.tracks.crops import CROP_SIZE
 
 FACES, BODIES, AUDIOS = "clips_videos", "clips_videos_body", "clips_audios"
 _FLAT_AUDIOS = "clip_audio"
+KINDS = (FACES, BODIES, AUDIOS, _FLAT_AUDIOS)
 TAIL_S = 0.5
 """Sound that may be missing at a track's ends, seconds: containers' tracks rarely end together. It reads as silence."""
 
@@ -62,12 +64,12 @@ def fit_span(waveform: np.ndarray, row: EntityRow, where: Path) -> np.ndarray:
     """A track's sound (n,) at its exact length: what exceeds it is cut off, up to ``TAIL_S`` of silence is added.
 
     Raises:
-        DataError: more is missing; names ``where``.
+        DataError: more is missing, or all of it; names ``where``.
     """
     _, count = sample_span(row)
     if len(waveform) == count:
         return waveform
-    if count - len(waveform) > TAIL_S * RATE:
+    if not len(waveform) or count - len(waveform) > TAIL_S * RATE:
         raise DataError(
             f"{where}: {len(waveform) / RATE:.2f} s of sound for {row.entity_id}, which lasts {count / RATE:.2f} s"
         )
@@ -206,8 +208,11 @@ def read_wav(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"{path}: the sound of the track is missing; prepare the data again")
     try:
-        rate, samples = wavfile.read(path)
-    except (ValueError, OSError, EOFError) as error:
+        with warnings.catch_warnings():
+            # A file that was cut short; what is left of it would be filled up with silence.
+            warnings.filterwarnings("error", "Reached EOF prematurely", wavfile.WavFileWarning)
+            rate, samples = wavfile.read(path)
+    except (ValueError, OSError, EOFError, wavfile.WavFileWarning) as error:
         raise DataError(f"{path}: the sound is damaged ({error}); prepare the data again") from error
     if rate != RATE or samples.dtype != np.int16 or samples.ndim != 1:
         raise DataError(f"{path}: {rate} Hz {samples.dtype} {samples.shape}; {RATE} Hz mono int16 is needed")

@@ -13,7 +13,9 @@ SETS = {"ava": ("ava", "AvaSet"), "wasd": ("wasd", "WasdSet")}
 
 
 def open_entities(name: str, root: Path, split: str, body: bool = False) -> EntitySet:
-    """The annotated entities of one split of a prepared data set (``tools/prepare.py``).
+    """The annotated entities of one split of a data set: prepared (``tools/prepare.py``), or as it was downloaded.
+
+    A folder with ``csv`` and ``orig_videos`` but no crops and no sound of the split is read straight from its videos.
 
     Args:
         name: "ava" or "wasd".
@@ -31,4 +33,9 @@ def open_entities(name: str, root: Path, split: str, body: bool = False) -> Enti
         raise OptionError(f"--data {root}: there is no such folder; give the one that holds the data set")
     module, kind = SETS[name]
     opened = getattr(import_module(f"asd_explain.datasets.{module}"), kind)
+    from asd_explain.datasets.downloaded import only_videos  # here: it brings torch
+
+    if (videos := only_videos(root, split)) is not None:
+        more = {"with_body": body} if name == "wasd" else {}
+        return opened.streamed(root / "csv", videos, split, **more)
     return opened.dumped(root, split, with_body=body) if name == "wasd" else opened.dumped(root, split)

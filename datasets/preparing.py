@@ -75,7 +75,7 @@ class VideoReport:
         failed: what is wrong, by track.
         missing_video: the video is not there.
         missing_audio: the video has no sound.
-        frames: crops written now.
+        frames: crops of the tracks made now.
     """
 
     video_id: str
@@ -102,7 +102,12 @@ def prepare_video(job: VideoJob) -> VideoReport:
     size = _size(job)
     for row in job.rows:
         state = _state(job, row, size)
-        if state == "complete":
+        if len({crop_name(t) for t in row.timestamps_s}) < len(row):
+            report.failed[row.entity_id] = (
+                f"{row.entity_id}: frames less than 10 ms apart would share the name of a crop; such tracks can only "
+                "be read straight from the video"
+            )
+        elif state == "complete":
             report.kept.append(row.entity_id)
         elif state == "other" and not job.overwrite:
             report.failed[row.entity_id] = (
@@ -224,8 +229,8 @@ class _Part:
         for part in self.parts:
             part.mkdir(parents=True)
 
-    def add(self, k: int, luma: np.ndarray, where: Path) -> int:
-        """Cut frame ``k`` of the track; returns how many crops were written."""
+    def add(self, k: int, luma: np.ndarray, where: Path) -> None:
+        """Cut frame ``k`` of the track."""
         for part, (folder, boxes) in zip(self.parts, self.targets, strict=True):
             picture = cut_box(luma, boxes, k, folder.parts[-4], self.row, where)
             path = part / crop_name(self.row.timestamps_s[k])
@@ -234,7 +239,6 @@ class _Part:
             if back.shape != picture.shape or cv2.absdiff(back, np.ascontiguousarray(picture)).mean() > _DIFFERENCE:
                 self.wrong = f"{folder / path.name}: what was written reads back as another picture; is the disk full?"
         self.left -= 1
-        return len(self.parts)
 
     def finish(self) -> None:
         """Give the folders their names."""
@@ -268,7 +272,7 @@ def _write_tracks(
         for places, luma in video.each_luma(wanted):
             for number, k in (user for place in places for user in users[wanted[place]]):
                 part = parts.get(number) or parts.setdefault(number, _Part(job, rows[number]))
-                report.frames += part.add(k, luma, job.path)
+                part.add(k, luma, job.path)
                 if part.left == 0:
                     _finish(job, part, sounds.pop(part.row.entity_id), report)
                     parts.pop(number).discard()
@@ -286,6 +290,7 @@ def _finish(job: VideoJob, part: _Part, waveform: np.ndarray, report: VideoRepor
         write_wav(_wav(job, row), waveform)
         part.finish()
         report.made.append(row.entity_id)
+        report.frames += len(row) * len(part.parts)
     except (DataError, OSError) as error:
         report.failed[row.entity_id] = str(error)
 

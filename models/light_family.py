@@ -63,7 +63,8 @@ def encode_face(encoder: nn.Module, face: torch.Tensor) -> torch.Tensor:
 
 def encode_audio(encoder: nn.Module, audio: torch.Tensor) -> torch.Tensor:
     """(B, 4T, 13) MFCC through three audio blocks with max pools along time between: (B, T, C)."""
-    x = audio.transpose(1, 2).unsqueeze(1).to(memory_format=torch.channels_last)
+    x = audio.to(next(encoder.parameters()).dtype).transpose(1, 2).unsqueeze(1)
+    x = x.to(memory_format=torch.channels_last)
     x = F.max_pool2d(encoder.block1(x), (1, 3), (1, 2), (0, 1))
     x = F.max_pool2d(encoder.block2(x), (1, 3), (1, 2), (0, 1))
     return encoder.block3(x).mean(2).transpose(1, 2)

@@ -99,7 +99,7 @@ class _AudioEncoder(nn.Module):
         return torch.cat((audio[..., :1].clamp_min(ENERGY_FLOOR), audio[..., 1:]), -1)
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
-        x = ((self.audible(audio) - self.mean) / self.std).transpose(1, 2).unsqueeze(2)
+        x = ((self.audible(audio) - self.mean) / self.std).to(self.convs[0].weight.dtype).transpose(1, 2).unsqueeze(2)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = _along_time(x, conv, norm)
         return x.squeeze(2).transpose(1, 2)

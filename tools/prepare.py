@@ -20,7 +20,6 @@ import json
 import logging
 import multiprocessing
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -35,6 +34,7 @@ from asd_explain.datasets.entities import EntityRow
 from asd_explain.datasets.preparing import VideoJob, VideoReport, prepare_video
 from asd_explain.datasets.streamed import find_videos, videos_of
 from asd_explain.errors import OptionError, OutputError
+from asd_explain.outputs import whole_file
 from asd_explain.running import run_tool
 
 log = logging.getLogger("asd_explain.tools.prepare")
@@ -113,6 +113,9 @@ def prepare_split(plan: SplitPlan, args: argparse.Namespace) -> dict:
     tables = _tables(plan, args)
     for name in tables:  # found out before hours of work
         _check_table(args.out / "csv" / name, plan, before, args.overwrite)
+    trial = args.out / "prepared" / f".{plan.split}.trial"
+    _write(trial, "")
+    trial.unlink()
     jobs = [
         VideoJob(
             *(video, plan.videos.get(video), tuple(rows), args.out, plan.split),
@@ -205,9 +208,10 @@ def _check_table(path: Path, plan: SplitPlan, before: dict, overwrite: bool) -> 
 
 def _read_report(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write(path: Path, text: str) -> None:
@@ -216,14 +220,8 @@ def _write(path: Path, text: str) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
         part.write_text(text, encoding="utf-8", newline="")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def summary_text(summary: dict, out: Path) -> str:

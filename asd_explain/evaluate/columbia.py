@@ -33,6 +33,7 @@ FPS = 25.0
 FRAME_SIZE = (1280, 720)
 BOX_SCALE = 0.5
 LEAST_OVERLAP = 0.5
+_MOST = 10**9  # what frame numbers and pixels never reach
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _read_person(path: Path) -> Labels:
             raise CsvError(
                 f"{path}, line {number}: five whole numbers between tabs are needed (frame, x, y, width, 0 or 1)"
             ) from None
-        if frame < 0 or width <= 0 or speaking not in (0, 1):
+        if frame < 0 or width <= 0 or speaking not in (0, 1) or max(frame, abs(x), abs(y), width) > _MOST:
             raise CsvError(f"{path}, line {number}: frame >= 0, width > 0 and a last number 0 or 1 are needed")
         rows.append((frame, x, y, x + width, y + width, speaking))
     if not rows:
@@ -124,10 +125,10 @@ def faces_of(
 
     Raises:
         CsvError: boxes that cannot be meant like this, or without area.
-        OptionError: a scale, size or rate that is not positive.
+        OptionError: a scale, size or rate that is not positive and finite.
     """
-    if not (box_scale > 0 and fps > 0 and (frame_size is None or min(frame_size) > 0)):
-        raise OptionError("--box-scale, --fps and --frame-size must be positive")
+    if not (0 < box_scale < math.inf and 0 < fps < math.inf and (frame_size is None or min(frame_size) > 0)):
+        raise OptionError("--box-scale, --fps and --frame-size must be positive and finite")
     largest = float(rows.boxes.max())
     if frame_size is not None and largest > 2:
         raise CsvError(f"{rows.table.path}: boxes reach {largest:g}; these are pixels: add --pixels")
@@ -258,10 +259,12 @@ def columbia_figures(
         least_overlap: see :func:`match_faces`.
 
     Raises:
-        OptionError: a rate that is not positive.
+        OptionError: a rate that is not positive, or a rate or threshold that is not finite.
     """
-    if not (label_fps > 0 and fps > 0):
-        raise OptionError("--label-fps and --fps must be positive")
+    if not (0 < label_fps < math.inf and 0 < fps < math.inf):
+        raise OptionError("--label-fps and --fps must be positive and finite")
+    if not math.isfinite(threshold):
+        raise OptionError(f"--threshold {threshold} is no finite number; every score would fall on one side of it")
     people, late = {}, 0
     for name, found in labels.items():
         # As in the published code: divided first, and cut, not rounded.

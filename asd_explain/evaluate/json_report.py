@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
-from asd_explain.errors import OutputError
+from asd_explain.outputs import whole_file
 
 
 def _plain(value: object) -> object:
-    """JSON knows no NaN: None in its place."""
+    """JSON knows no NaN and no infinity: None in their place."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_report(report: dict, path: Path) -> None:
@@ -25,12 +24,6 @@ def write_report(report: dict, path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.json")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(_plain(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    text = json.dumps(_plain(report), indent=1, allow_nan=False) + "\n"
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")

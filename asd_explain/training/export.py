@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from asd_explain.errors import WeightsError
+from asd_explain.errors import OutputError, WeightsError
+from asd_explain.outputs import whole_file
 
 
 def export_weights(model: nn.Module, path: Path, half: bool = True) -> None:
@@ -24,6 +25,7 @@ def export_weights(model: nn.Module, path: Path, half: bool = True) -> None:
 
     Raises:
         WeightsError: a value is not finite or does not fit into float16.
+        OutputError: the file cannot be written.
     """
     state = {}
     for key, value in model.state_dict().items():
@@ -37,11 +39,9 @@ def export_weights(model: nn.Module, path: Path, half: bool = True) -> None:
         # A file cannot hold memory that two tensors share.
         state[key] = value.clone()
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(state, partial)
+    with whole_file(path) as partial:
+        try:
+            save_file(state, partial)
+        except SafetensorError as error:  # what its writer makes of a full disk
+            raise OutputError(f"{path} cannot be written: {error}; is the disk full?") from error
         partial.chmod(0o644)  # it comes out readable by its owner alone
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from asd_explain.errors import OptionError, WeightsError
+from asd_explain.errors import OptionError, OutputError, WeightsError
 from asd_explain.options import pick_device
+from asd_explain.outputs import whole_file
 from asd_explain.weights.store import read_state, sha256_of
 
 CONFIG, CHECKPOINT = "config.json", "checkpoint.pt"
@@ -29,11 +30,18 @@ def check_config(config: object, out: Path, weights: Path | None = None) -> None
         weights: that it begins with.
 
     Raises:
-        OptionError: it was not.
+        OptionError: it was not, or what it was begun with cannot be read.
     """
     if not ((out / CHECKPOINT).is_file() and (out / CONFIG).is_file()):
         return
-    now, then = json.loads(_as_json(config, weights)), json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    now = json.loads(_as_json(config, weights))
+    try:
+        then = dict(json.loads((out / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise OptionError(
+            f"{out / CONFIG} cannot be read as a configuration ({error}); give another --out, or --overwrite to begin "
+            "anew"
+        ) from error
     if changed := [name for name in now | then if then.get(name) != now.get(name)]:
         raise OptionError(
             f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; give another --out, "
@@ -42,21 +50,26 @@ def check_config(config: object, out: Path, weights: Path | None = None) -> None
 
 
 def write_config(config: object, out: Path, weights: Path | None = None) -> None:
-    """Leave the configuration in the folder, as a whole or not at all."""
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{CONFIG}.{os.getpid()}"
-    partial.write_text(_as_json(config, weights), encoding="utf-8")
-    partial.replace(out / CONFIG)
+    """Leave the configuration in the folder, as a whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with whole_file(out / CONFIG) as partial:
+        partial.write_text(_as_json(config, weights), encoding="utf-8")
 
 
 def save_checkpoint(stored: dict, path: Path) -> None:
-    """Write what a training goes on from, as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(stored, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write what a training goes on from, as a whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with whole_file(path) as partial:
+        try:
+            torch.save(stored, partial)
+        except RuntimeError as error:  # what its writer makes of a full disk
+            raise OutputError(f"{path} cannot be written: {error}; is the disk full?") from error
 
 
 def trim_log(path: Path, keep: Callable[[int], bool]) -> None:

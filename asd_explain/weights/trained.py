@@ -22,6 +22,9 @@ _PREFIX = "fusion_gate."
 def card_beside(path: Path, sha256: str) -> Card | None:
     """The card that lies beside a weights file under its name, or None where there is none.
 
+    It is known by its hash, so that both files may be renamed together; another hash is an error where it names the
+    file, else it is somebody else's.
+
     Args:
         path: the weights.
         sha256: their hash.
@@ -35,9 +38,11 @@ def card_beside(path: Path, sha256: str) -> Card | None:
         found = Card(**{**values, "limits": tuple(values.get("limits", ()))})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError):
         return None  # no file, or none of ours
-    if found.kind != "network" or found.file != path.name:
+    if found.kind != "network":
         return None
     if found.sha256 != sha256:
+        if found.file != path.name:
+            return None  # the two may have been renamed together, but these are not
         raise WeightsError(
             f"{beside} is the card of other weights than {path}: sha256 is {sha256[:12]}..., the card says "
             f"{found.sha256[:12]}...; put the right one there, or remove it"

@@ -245,6 +245,30 @@ def test_malformed_loader_lines_are_named(text, tmp_path):
         read_loader(path)
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"e_0_1:1\t1\t25\t[inf]\t7\n", "line 1"),
+        (b"e_0_1:1\t1\t25\t[99999999999999999999]\t7\n", "line 1"),
+        (b"e_0_1:1\t1\tinf\t[1]\t7\n", "line 1: .* at inf fps"),
+        (b"e_0_1:1\t1\t25\t[1]\t7\n\ne_0_1:1\t1\t25\t[1]\t7\n", "line 3: e_0_1:1 is there twice"),
+        (b"\n", "lists no track"),
+        (b"\xe9_0_1:1\t1\t25\t[1]\t7\n", "is no loader csv: it is not UTF-8"),
+    ],
+)
+def test_loader_files_that_cannot_be_used_are_named(data, message, tmp_path):
+    path = tmp_path / "train_loader.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"train_loader\.csv.*{message}"):
+        read_loader(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_loader_s_first_track(tmp_path):
+    path = tmp_path / "train_loader.csv"
+    path.write_bytes(b"\xef\xbb\xbfe_0_1:1\t1\t25\t[1]\t7\n")
+    assert [line.entity_id for line in read_loader(path)] == ["e_0_1:1"]
+
+
 def test_loader_that_disagrees_is_refused(original, tmp_path):
     tracks, path = read_tracks(original), tmp_path / "train_loader.csv"
     path.write_text("xxxxxxxxxxx_0000_0060:2\t1\t25\t[0]\t1\n")

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from asd_explain.datasets.annotations import loader_lines
 from asd_explain.datasets.ava import AvaSet
 from asd_explain.datasets.columbia import FPS, ColumbiaSet, person_of, read_people
-from asd_explain.datasets.dumped import as_input, pixel_box
+from asd_explain.datasets.dumped import as_input, fit_span, pixel_box, read_wav
 from asd_explain.datasets.entities import DataError, EntityRow
 from asd_explain.datasets.preparing import VideoJob, prepare_video
 from asd_explain.datasets.streamed import find_videos, frames_of, span_of
@@ -202,6 +202,24 @@ def test_wrong_sound_in_a_dump(rate, samples, message, dump):
     assert str(path) in str(caught.value)
 
 
+def test_sound_that_was_cut_short_is_no_silence_however_short_the_track(dump):
+    """Up to half a second may be missing at a track's end: a short track would lose all of its sound unnoticed."""
+    entities = WasdSet.dumped(dump, "val").select(lambda row: len(row) > 1)
+    row = entities.rows[0]
+    path = dump / "clips_audios" / "val" / row.video_id / f"{row.entity_id}.wav"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    with pytest.raises(DataError, match="Reached EOF prematurely") as caught:
+        entities.load(0)
+    assert str(path) in str(caught.value)
+    wavfile.write(path, 16000, np.zeros(0, np.int16))
+    short = EntityRow("e", "v", np.array([0.0, 0.2]), np.zeros(2, np.int8), 5)
+    with pytest.raises(DataError, match=r"0\.00 s of sound for e, which lasts 0\.20 s"):
+        fit_span(read_wav(path).astype(np.float32), short, path)
+    path.write_bytes(whole)
+    entities.load(0)
+
+
 def test_what_videos_lack_is_an_error_with_their_name(tmp_path):
     video = numbered_video(tmp_path / "v" / "video.mkv", 30)
     mute = numbered_video(tmp_path / "v" / "mute.mkv", 10, sound=False)
@@ -368,6 +386,14 @@ def test_columbia(tmp_path):
     (labels / "sick.txt").write_text("")
     with pytest.raises(DataError, match=r"sick.txt: no label"):
         ColumbiaSet.streamed(labels, video)
+    (labels / "sick.txt").write_text("20\t25\t5\t99999999999999999999\t1\n")
+    with pytest.raises(DataError, match=r"sick.txt, line 1"):
+        ColumbiaSet.streamed(labels, video)
+    (labels / "sick.txt").write_bytes(b"\xe9")
+    with pytest.raises(DataError, match=r"sick.txt is no label file: it is not UTF-8"):
+        ColumbiaSet.streamed(labels, video)
+    (labels / "sick.txt").write_bytes(b"\xef\xbb\xbf20\t25\t5\t8\t0\n")
+    assert len(ColumbiaSet.streamed(labels, video)) == 3
     with pytest.raises(DataError, match="no label files"):
         read_people(tmp_path, "v", 96, 64)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_support import numbered_video, track, write_orig
+from data_support import level, numbered_video, track, write_orig
 
 from asd_explain.datasets import preparing
+from asd_explain.datasets.annotations import orig_lines
 from asd_explain.datasets.ava import AvaSet
 from asd_explain.datasets.miniature import original_lines
 from asd_explain.datasets.wasd import WasdSet
@@ -115,6 +117,40 @@ def test_what_is_not_whole_is_found_and_replaced_only_on_demand(damage, raw, cap
     if damage != "other box":
         assert again == good
     assert len(AvaSet.dumped(raw / "out")) == 6
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_any_video_is_read(raw, monkeypatch, caplog):
+    (raw / "file").write_text("in the way")
+    monkeypatch.setattr("asd_explain.tools.prepare.prepare_video", lambda job: pytest.fail("read a video"))
+    assert _run(raw, "--out", str(raw / "file" / "out")) == 2
+    assert "cannot be written" in caplog.text
+    assert _run(raw, "--out", str(raw / "file")) == 2
+
+
+def test_frames_that_would_share_a_name_are_no_complete_track(raw, capsys):
+    """At 120 frames a second a crop would silently stand for two frames."""
+    numbered_video(raw / "orig_videos" / "trainval" / f"{NAMES[0]}.mkv", 24, 120)
+    rows = [track(NAMES[0], patch, 0, 12, 120) for patch in "12"]
+    exact = [replace(row, timestamps_s=np.arange(12) / 120) for row in rows]
+    path = raw / "csv" / "ava_activespeaker_train_v1.0" / f"{NAMES[0]}-activespeaker.csv"
+    path.write_text("".join(f"{line.rsplit(',', 2)[0]}\n" for line in list(orig_lines(exact))[1:]))
+    assert _run(raw) == 1
+    assert "4 of 6 tracks are complete" in capsys.readouterr().out
+    assert all("less than 10 ms apart" in text for text in _report(raw)["failed"].values())
+    streamed = AvaSet.streamed(path, raw / "orig_videos").load(0)
+    assert np.abs(streamed.face.reshape(12, -1).mean(1) - [level(n, "1") for n in range(12)]).max() < 4
+
+
+def test_crops_of_tracks_that_failed_are_not_counted(raw, monkeypatch, capsys):
+    def full(path, waveform):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(preparing, "write_wav", full)
+    assert _run(raw) == 1
+    assert "0 of 6 tracks are complete (0 made now, 0 kept, 0 crops written)" in capsys.readouterr().out
+    (raw / "out" / "prepared" / "train.json").write_text("[]")
+    monkeypatch.undo()
+    assert _run(raw, "--overwrite") == 0
 
 
 def test_missing_videos_are_reported_and_made_later(raw, capsys):

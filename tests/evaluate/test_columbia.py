@@ -159,12 +159,15 @@ def test_boxes_that_cannot_be_meant(tmp_path: Path, row: str, size: tuple | None
 
 def test_rates_and_scales_are_positive(tmp_path: Path) -> None:
     rows = read_predictions(write_scores(tmp_path / "s.csv", ["c,0,0.1,0.1,0.3,0.2,SPEAKING_AUDIBLE,1,1"]))
-    for options in ({"fps": 0}, {"box_scale": -1}, {"frame_size": (0, 5)}):
+    for options in ({"fps": 0}, {"box_scale": -1}, {"frame_size": (0, 5)}, {"fps": np.inf}, {"box_scale": np.inf}):
         with pytest.raises(OptionError, match="must be positive"):
             faces_of(rows, **options)
     labels = {"bell": Labels(np.zeros(1, int), np.ones((1, 4)), np.ones(1, bool))}
     with pytest.raises(OptionError, match="must be positive"):
         columbia_figures(labels, faces_of(rows), label_fps=0)
+    for threshold in (np.inf, np.nan):
+        with pytest.raises(OptionError, match="no finite number"):
+            columbia_figures(labels, faces_of(rows), threshold=threshold)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +180,7 @@ def test_rates_and_scales_are_positive(tmp_path: Path) -> None:
         ("0\t1\t2\t3\t2\n", "line 1: .*0 or 1 are needed"),
         ("0\t1\t2\t0\t1\n", "line 1: .*width > 0"),
         ("-1\t1\t2\t3\t1\n", "line 1: frame >= 0"),
+        ("99999999999999999999\t1\t2\t3\t1\n", "line 1: frame >= 0"),
     ],
 )
 def test_labels_that_are_none(tmp_path: Path, text: str, said: str) -> None:

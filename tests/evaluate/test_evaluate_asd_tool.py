@@ -142,6 +142,7 @@ def test_columbia(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["wasd", "{t}", "{s}", "--metadata", "{t}"], "no header with video, category"),
         (["wasd", "{t}", "{s}", "--division", "{t}"], "line 1: an id before any heading"),
         (["columbia", "{t}", "{s}"], "is not a folder"),
+        (["ava", "{t}", "{s}", "--out", "{t}/x.json"], "x.json cannot be written"),
     ],
 )
 def test_names_what_is_wrong(pair: tuple, words: list[str], said: str, caplog: pytest.LogCaptureFixture) -> None:

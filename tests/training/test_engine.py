@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from asd_explain.errors import OptionError
+from asd_explain.errors import OptionError, OutputError
 from asd_explain.training.engine import CHECKPOINT, LOG, LoopConfig, Trainer, learning_rate
 from asd_explain.training.objective import LossWeights, Objective
 from asd_explain.training.sampler import Batch
@@ -184,7 +184,7 @@ def test_a_checkpoint_is_there_as_a_whole_or_not_at_all(begin: Callable, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_disk)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(OutputError, match="no space"):
             trainer.save()
     assert (trainer.folder / CHECKPOINT).read_bytes() == before
     assert [p.name for p in trainer.folder.iterdir()] == [CHECKPOINT]

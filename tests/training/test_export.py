@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from asd_explain.errors import WeightsError
+from asd_explain.errors import OutputError, WeightsError
 from asd_explain.models.registry import create_model
 from asd_explain.training.export import export_weights
 from asd_explain.weights.store import load_state, read_state
@@ -56,6 +56,6 @@ def test_a_write_that_fails_leaves_nothing_behind(
         raise OSError("no space left on device")
 
     monkeypatch.setattr("asd_explain.training.export.save_file", full_disk)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OutputError, match="no space"):
         export_weights(tiny, tmp_path / "weights.safetensors")
     assert list(tmp_path.iterdir()) == []

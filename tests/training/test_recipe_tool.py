@@ -279,6 +279,10 @@ def test_weights_with_a_block_trained_in_are_taken_by_every_tool(
     last.write_bytes(last.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
     with pytest.raises(WeightsError, match="is the card of other weights"):
         load(choose("light_asd"), weights=last)
+    # Renamed together they still belong together: the hash says so.
+    mine = best.rename(tmp_path / "mine.safetensors")
+    (tmp_path / "elsewhere.toml").rename(tmp_path / "mine.toml")
+    assert load(choose("light_asd"), weights=mine).card.name == "light_asd.out.best"
 
 
 def test_predictions_are_what_the_official_evaluation_reads(

@@ -1,0 +1,67 @@
+"""Files that are there as a whole or not at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from asd_explain.errors import OptionError, OutputError
+from asd_explain.evaluate.json_report import write_report
+from asd_explain.outputs import whole_file
+from asd_explain.training.config import LoopConfig
+from asd_explain.training.export import export_weights
+from asd_explain.training.folder import CHECKPOINT, CONFIG, check_config, save_checkpoint, write_config
+
+
+def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with whole_file(path) as partial:
+        partial.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with pytest.raises(RuntimeError), whole_file(path) as partial:
+        partial.write_text("tw")
+        raise RuntimeError
+    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+    assert path.read_text() == "one"
+
+
+def test_where_nothing_can_be_written_one_line_says_so(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file" / "x.json", tmp_path / "file" / "deeper" / "x.json"):
+        for write in (
+            lambda path: write_report({"a": 1}, path),
+            lambda path: write_config(LoopConfig(), path),
+            lambda path: save_checkpoint({}, path),
+            lambda path: export_weights(torch.nn.Linear(1, 1), path),
+        ):
+            with pytest.raises(OutputError, match="cannot be written"):
+                write(place)
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / CHECKPOINT
+    save_checkpoint({"step": 1}, path)
+
+    def full(stored, where):
+        where.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match="is the disk full"):
+        save_checkpoint({"step": 2}, path)
+    assert torch.load(path) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "7"])
+def test_a_damaged_configuration_is_told_in_one_line(text, tmp_path):
+    (tmp_path / CHECKPOINT).touch()
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(OptionError, match="cannot be read as a configuration"):
+        check_config(LoopConfig(), tmp_path)
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    write_report({"a": [float("inf"), float("nan"), 1.5]}, tmp_path / "r.json")
+    assert (tmp_path / "r.json").read_text().split() == ["{", '"a":', "[", "null,", "null,", "1.5", "]", "}"]
