@@ -78,13 +78,20 @@ def trim_log(path: Path, keep: Callable[[int], bool]) -> None:
     Args:
         path: of the log; nothing happens where there is none.
         keep: whether a row stays, by the whole number in its first column.
+
+    Raises:
+        OptionError: it is no such log.
+        OutputError: it cannot be written.
     """
     if not path.is_file():
         return
-    head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(head + "".join(row for row in rows if keep(int(row.split(",")[0]))), encoding="utf-8")
-    partial.replace(path)
+    try:
+        head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        kept = head + "".join(row for row in rows if keep(int(row.split(",")[0])))
+    except ValueError as error:
+        raise OptionError(f"{path} is damaged ({error}): move it away, the training goes on without it") from error
+    with whole_file(path) as partial:
+        partial.write_text(kept, encoding="utf-8")
 
 
 def _as_json(config: object, weights: Path | None) -> str:

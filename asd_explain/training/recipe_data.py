@@ -30,6 +30,8 @@ from asd_explain.training.recipe_augment import add_voice, draw_view
 from asd_explain.training.recipe_config import AugmentConfig, Recipe
 
 SPEAKING = 1
+# Last words of seeds. To numpy [s, e, n] and [s, e, n, 0] are one stream: each use of draws ends in a word of its own.
+_ORDER, _ABSENCE, _VIEWS = 0x0DE, 0xAB5, 0x0E1
 _FEATURES = {"mfcc": mfcc, "log_mel": log_mel}
 T = TypeVar("T")
 
@@ -167,7 +169,7 @@ class RecipeBatches:
 
     def order(self, epoch: int) -> np.ndarray:
         """Numbers of the batches in the order of an epoch."""
-        return np.random.default_rng([self.recipe.seed, epoch, 0x0DE]).permutation(len(self.plan))
+        return np.random.default_rng([self.recipe.seed, epoch, 0, 0, _ORDER]).permutation(len(self.plan))
 
     def batch(self, epoch: int, number: int) -> RecipeBatch:
         """This process's share of a batch: every ``ranks``-th entity from ``rank`` on."""
@@ -185,7 +187,7 @@ class RecipeBatches:
         rows = [self._row(epoch, number, place, members, length, clip) for place in (mine or [0])]
         faces, bodies, sounds, targets = zip(*rows, strict=True)
         seen = self.body != "no" and all(body is not None for body in bodies)
-        rng = np.random.default_rng([self.recipe.seed, epoch, number])
+        rng = np.random.default_rng([self.recipe.seed, epoch, number, 0, _ABSENCE])
         absent = ""
         if rng.random() < self.recipe.augment.absent:
             absent = str(rng.choice([s for s in self.streams if s != "body" or seen]))
@@ -210,7 +212,7 @@ class RecipeBatches:
     ) -> tuple:
         config: AugmentConfig = self.recipe.augment
         own = clip(place)
-        rng = np.random.default_rng([self.recipe.seed, epoch, number, place])
+        rng = np.random.default_rng([self.recipe.seed, epoch, number, place, _VIEWS])
         size = own.face.shape[1]
         views = [draw_view(rng, config, size) for _ in range(2)]
         sound = own.waveform

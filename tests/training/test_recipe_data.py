@@ -194,3 +194,17 @@ def test_workers_keep_the_order_and_draw_from_no_common_generator() -> None:
     before = torch.get_rng_state()
     assert list(loaded(lambda place: place * place, 7, 2)) == [i * i for i in range(7)]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_use_of_draws_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy gives the same numbers for [1, 2] and [1, 2, 0]; no two uses may differ by zeros at the end alone."""
+    seeds = []
+    real = np.random.default_rng
+    batches = RecipeBatches(fake_entities([9, 9, 9]), recipe(9, AugmentConfig()))
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(tuple(seed)) or real(seed))
+    batches.order(0)
+    batches.batch(0, 0)
+    batches.batch(0, 2)
+    stripped = [np.trim_zeros(np.array(seed), "b").tolist() for seed in seeds]
+    assert len(seeds) == 5
+    assert all(stripped.count(one) == 1 for one in stripped)
