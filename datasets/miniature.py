@@ -9,12 +9,13 @@
   ``csv/train_body_orig.csv`` and ``csv/val_orig_body.csv`` (both names are in use), ``eval/wasd_metadata.csv`` and
   ``eval/dataset_division.txt``.
 
-**What val has that train has not.** The photograph: every face of train is made of one photograph, every face of val
+**What val has that train has not.** The faces: every other of train's people is made of one photograph, of val's
 of the other (the dependencies' wheels ship two whose face can be used and are in the public domain; scikit-image's LFW
-faces are 25 x 25 pixels). Within a split "other people" are that photograph mirrored, with other proportions, light,
-colours and background. The voices of val are other variants of espeak-ng, and turns, texts and motion are drawn anew.
-What both share: the synthesiser, the rules by which mouths follow phonemes, and the drawing. A network that does well
-on val has learnt that mouth and sound go together, on such pictures; nothing more is shown.
+faces are 25 x 25 pixels). The others are drawn (:mod:`asd_explain.datasets.drawn_faces`), none of val's in train. All
+are mirrored at random, with other proportions, light, colours and background. The voices of val are other variants of
+espeak-ng, and turns, texts and motion are drawn anew. What both share: the synthesiser, the rules by which mouths
+follow phonemes, and the drawing. A network that does well on val has learnt that mouth and sound go together, on such
+pictures; nothing more is shown. ``miniature.json`` says it beside the data.
 
 **WASD's categories** are imitated by sound and size: OC turns in quiet; SI two who talk at once; FO hands that move
 before the body (the face itself stays free: nothing is drawn over it); HVN voices from off screen; SS small faces,
@@ -39,7 +40,7 @@ from tqdm import tqdm
 
 from asd_explain.datasets.annotations import orig_lines
 from asd_explain.datasets.entities import EntityRow
-from asd_explain.datasets.portraits import Look
+from asd_explain.datasets.miniature_looks import PHOTOS, SPLITS, UNSEEN, draw_look, faces_seen
 from asd_explain.datasets.speech_synth import Voice
 from asd_explain.datasets.talking_draws import VOICES, lines_of_words
 from asd_explain.datasets.talking_photos import make_clip
@@ -50,8 +51,6 @@ from asd_explain.errors import AsdExplainError, OptionError, OutputError
 log = logging.getLogger(__name__)
 
 DATASETS = ("ava", "wasd")
-SPLITS = ("train", "val")
-PHOTOS = {"train": "hopper", "val": "astronaut"}
 _VOICES = {"train": VOICES["fit"], "val": VOICES["test"]}
 CATEGORIES = ("OC", "SI", "FO", "HVN", "SS")
 """WASD's categories by their number in the metadata."""
@@ -93,7 +92,7 @@ def ava_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[MiniC
             rng = np.random.default_rng((seed, SPLITS.index(split), k, 1))
             name = f"-tr_{k:02d}-mini" if split == "train" else f"_va-{k:02d}_mini"
             faces = (2, 1, 3)[k % 3]
-            people, strangers = _company(rng, split, faces, seconds, stranger=k % 3 == 1, mouthing=k % 4 == 2)
+            people, strangers = _company(rng, split, faces, seconds, k // 3, stranger=k % 3 == 1, mouthing=k % 4 == 2)
             everybody = tuple(range(faces))
             cut = (Shot(0.0, everybody), Shot(round(seconds * 0.55, 2), everybody[:1], 1.2)) if k % 4 == 3 else ()
             width = {1: 144, 2: 256, 3: 320}[faces]
@@ -119,7 +118,15 @@ def _wasd_scene(rng: np.random.Generator, split: str, category: int, k: int, sec
     name = CATEGORIES[category]
     faces = 1 if name in ("FO", "HVN") else 2
     people, strangers = _company(
-        rng, split, faces, seconds, stranger=name == "HVN", overlap=name == "SI", small=name == "SS", torso=0.5
+        rng,
+        split,
+        faces,
+        seconds,
+        category + k,
+        stranger=name == "HVN",
+        overlap=name == "SI",
+        small=name == "SS",
+        torso=0.5,
     )
     if name == "FO":
         people = tuple(replace(p, gestures=1.0, torso=1.0) for p in people)
@@ -144,13 +151,14 @@ def _company(
     split: str,
     faces: int,
     seconds: float,
+    first: int,
     stranger: bool = False,
     mouthing: bool = False,
     overlap: bool = False,
     small: bool = False,
     torso: float = 0.0,
 ) -> tuple[tuple[Person, ...], tuple[Offscreen, ...]]:
-    """People and voices off screen who take turns."""
+    """People and voices off screen who take turns; every other of the people is the photograph, from ``first`` on."""
     names = rng.choice(_VOICES[split], faces + 1, replace=False)
     voices = [Voice(f"en-us+{n}", *(int(rng.integers(*r)) for r in ((135, 200), (20, 80), (30, 80)))) for n in names]
     turns = _turns(rng, faces + stranger, seconds, overlap)
@@ -160,7 +168,11 @@ def _company(
         if mouthing and who == faces - 1:  # moves the mouth while another voice is heard
             turns[who], mute = (), turns[0] or turns[who]
         lines = lines_of_words(rng, max(1, len(turns[who]) + len(mute)))
-        people.append(Person(_look(rng, split, small), voices[who], turns[who], mute, lines, torso=torso))
+        people.append(
+            Person(
+                draw_look(rng, split, (first + who) % 2 == 0, small), voices[who], turns[who], mute, lines, torso=torso
+            )
+        )
     if not stranger:
         return tuple(people), ()
     lines = lines_of_words(rng, max(1, len(turns[faces])))
@@ -180,28 +192,6 @@ def _turns(rng: np.random.Generator, voices: int, seconds: float, overlap: bool)
         time_s = end + float(pause)
         who = int((who + rng.integers(1, voices)) % voices) if voices > 1 else 0
     return [tuple(one) for one in turns]
-
-
-def _look(rng: np.random.Generator, split: str, small: bool) -> Look:
-    """The split's photograph, changed to pass for another person."""
-    fraction = float(rng.uniform(0.17, 0.22) if small else rng.uniform(0.42, 0.56))
-    side, top = (1.6, 1.2) if small else (0.3, 0.3)  # no more than the panel shows: padding costs time
-    return Look(
-        PHOTOS[split],
-        mirrored=bool(rng.random() < 0.5),
-        warmth=float(rng.uniform(-0.8, 0.8)),
-        brightness=float(rng.uniform(0.75, 1.15)),
-        saturation=float(rng.uniform(0.4, 1.2)),
-        stretch=float(rng.uniform(0.93, 1.08)),
-        face_fraction=fraction,
-        gamma=float(np.exp(rng.uniform(-0.3, 0.3))),
-        side_light=float(rng.uniform(-0.6, 0.6)),
-        jaw=float(rng.uniform(-0.1, 0.1)),
-        brow=float(rng.uniform(-0.08, 0.08)),
-        nose=float(rng.uniform(-0.03, 0.03)),
-        backdrop=int(rng.integers(1, 2**31)),
-        room=(side, top, side),
-    )
 
 
 def truth_rows(clip: MiniClip, truth: Truth) -> list[EntityRow]:
@@ -349,12 +339,15 @@ def _metadata(clip: MiniClip, rows: list[EntityRow]) -> list:
 
 def _write_mark(path: Path, dataset: str, clips: list[MiniClip], rows: dict[str, list[EntityRow]], seed: int) -> None:
     tracks = {s: [r for c in clips if c.split == s for r in rows[c.video_id]] for s in SPLITS}
-    voices = {s: sorted({p.voice.name for c in clips if c.split == s for p in c.scene.people}) for s in SPLITS}
+    people = {s: [p for c in clips if c.split == s for p in c.scene.people] for s in SPLITS}
+    voices = {s: sorted({p.voice.name for p in people[s]}) for s in SPLITS}
     summary = {
         "dataset": dataset,
         "seed": seed,
         "what": "made of talking photographs by asd_explain.datasets.miniature; no real data set",
+        "unseen in val": UNSEEN,
         "photographs": PHOTOS,
+        "faces": {s: faces_seen(p.look for p in people[s]) for s in SPLITS},
         "voices": voices,
         "tracks": {s: len(tracks[s]) for s in SPLITS},
         "frames": {s: sum(map(len, tracks[s])) for s in SPLITS},

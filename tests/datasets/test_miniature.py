@@ -49,6 +49,10 @@ def test_plans_can_be_drawn_and_val_is_unseen(clips):
     assert not (seen("train", photo) & seen("val", photo)) - {None}
     assert not seen("train", lambda p: p.voice.name) & seen("val", lambda p: p.voice.name)
     assert not seen("train", lambda p: p.lines) & seen("val", lambda p: p.lines)
+    for split in names:
+        photos = [person.look.photo for clip in clips if clip.split == split for person in clip.scene.people]
+        assert len(set(photos)) > 0.4 * len(photos), "many faces, not one photograph"
+        assert 0.4 <= photos.count({"train": "hopper", "val": "astronaut"}[split]) / len(photos) <= 0.6
     turns = {split: {tuple(p.turns for p in c.scene.people) for c in clips if c.split == split} for split in names}
     assert not turns["train"] & turns["val"]
 
@@ -164,6 +168,11 @@ def test_ava_is_annotated_as_the_original(ava):
     summary = json.loads((ava / "miniature.json").read_text())
     assert summary["tracks"]["train"] == 6
     assert summary["photographs"] == {"train": "hopper", "val": "astronaut"}
+    for split, photo in summary["photographs"].items():
+        assert set(summary["faces"][split]) <= {photo, "drawn"}
+    assert sum(summary["faces"]["train"].values()) == 6
+    for word in ("photograph", "drawn faces", "voices", "turns", "Shared"):
+        assert word in summary["unseen in val"]
 
 
 @pytest.mark.demo
