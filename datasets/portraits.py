@@ -132,12 +132,17 @@ def plain_geometry(name: str) -> FaceGeometry:
     return _drawn(name)[1]
 
 
+def check_photo(name: str) -> None:
+    """Raise OptionError where there is no photograph, or drawn face, of that name; nothing is read or drawn."""
+    seed = name.removeprefix(PREFIX)
+    if name not in GEOMETRY and not (name.startswith(PREFIX) and seed.isascii() and seed.isdigit()):
+        raise OptionError(f"no photograph named {name!r}; there are {', '.join(GEOMETRY)} and {PREFIX}SEED")
+
+
 def _drawn(name: str) -> tuple[np.ndarray, FaceGeometry]:
     """Picture and geometry of a drawn face, by its name."""
-    seed = name.removeprefix(PREFIX)
-    if not (name.startswith(PREFIX) and seed.isascii() and seed.isdigit()):
-        raise OptionError(f"no photograph named {name!r}; there are {', '.join(GEOMETRY)} and {PREFIX}SEED")
-    return drawn_face(int(seed))
+    check_photo(name)
+    return drawn_face(int(name.removeprefix(PREFIX)))
 
 
 def geometry_of(look: Look) -> FaceGeometry:

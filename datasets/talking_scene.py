@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from asd_explain.datasets.portraits import Look, plain_geometry
+from asd_explain.datasets.portraits import Look, check_photo
 from asd_explain.datasets.speech_synth import Voice
 from asd_explain.errors import OptionError
 
@@ -122,7 +122,7 @@ class Scene:
             _check_turns((*one.turns, *getattr(one, "mouthing", ())), self.duration_s, f"voice {who}")
         for who, person in enumerate(self.people):
             try:
-                plain_geometry(person.look.photo)
+                check_photo(person.look.photo)
             except OptionError as error:
                 raise OptionError(f"person {who}: {error}") from None
         starts = [shot.start_s for shot in self.camera()]

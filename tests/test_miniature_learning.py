@@ -11,11 +11,11 @@ import pytest
 
 from asd_explain.datasets.ava import AvaSet
 from asd_explain.datasets.miniature import MiniClip, ava_clips, make_miniature
-from asd_explain.datasets.miniature_looks import PHOTOS
+from asd_explain.datasets.miniature_people import PHOTOS
 from asd_explain.evaluate.detection import average_precision
 from asd_explain.tools import predict_asd, prepare, train
 
-SIZE = {"train": 40, "val": 12, "seconds": 3.0}
+SIZE = {"train": 24, "val": 12, "seconds": 4.0}
 
 
 @pytest.mark.slow

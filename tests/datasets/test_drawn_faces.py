@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asd_explain.datasets.drawn_faces import PREFIX, SIZE, drawn_face
-from asd_explain.datasets.miniature_looks import PHOTOS, SPLITS, draw_look, faces_seen
+from asd_explain.datasets.miniature_people import PHOTOS, SPLITS, draw_look, faces_seen
 from asd_explain.datasets.portraits import GEOMETRY, Look, geometry_of, load_photo, plain_geometry
 from asd_explain.datasets.talking_face import Pose, TalkingFace
 from asd_explain.errors import OptionError
