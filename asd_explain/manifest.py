@@ -19,7 +19,6 @@ from asd_explain.results import Result
 from asd_explain.stages import Timings
 from asd_explain.tracks.detect import Detector
 from asd_explain.weights.cards import card
-from asd_explain.weights.store import gains_for, gates_for
 
 _PACKAGES = ("torch", "torchaudio", "av", "opencv-python-headless", "numpy", "scipy")
 
@@ -79,7 +78,7 @@ def _gates(model: torch.nn.Module) -> dict[str, str] | None:
     """Where the network's gates come from."""
     if not model.maps_are_gated:
         return None
-    fitted = gates_for(model.card.name)
+    fitted = getattr(model, "fitted", {}).get("gates")
     return {"name": "trained with the network"} if fitted is None else _fitted(fitted)
 
 
@@ -89,7 +88,7 @@ def _fitted(name: str) -> dict[str, str]:
 
 def _gains(model: torch.nn.Module, explainer: Explainer) -> dict[str, str] | None:
     """Where the gains that the heat was made with come from; None where it was made without."""
-    fitted = gains_for(model.card.name)
+    fitted = getattr(model, "fitted", {}).get("gains")
     if not getattr(explainer, "gains", False) or not getattr(model, "gains", None) or fitted is None:
         return None
     return _fitted(fitted)

@@ -9,12 +9,14 @@
   ``csv/train_body_orig.csv`` and ``csv/val_orig_body.csv`` (both names are in use), ``eval/wasd_metadata.csv`` and
   ``eval/dataset_division.txt``.
 
-**What val has that train has not.** The photograph: every face of train is made of one photograph, every face of val
-of the other (the dependencies' wheels ship two whose face can be used and are in the public domain; scikit-image's LFW
-faces are 25 x 25 pixels). Within a split "other people" are that photograph mirrored, with other proportions, light,
-colours and background. The voices of val are other variants of espeak-ng, and turns, texts and motion are drawn anew.
-What both share: the synthesiser, the rules by which mouths follow phonemes, and the drawing. A network that does well
-on val has learnt that mouth and sound go together, on such pictures; nothing more is shown.
+**What val has that train has not.** The faces: train's people are made of one photograph, every other of val's of
+another (the dependencies' wheels ship two whose face can be used and are in the public domain; scikit-image's LFW faces
+are 25 x 25 pixels). The rest of val are drawn, a face each (:mod:`asd_explain.datasets.drawn_faces`); ``--drawn N``
+draws every N-th of train's people too, none that val has. (A small network learns sooner from one photograph than from
+many faces, hence the default.) All are mirrored at random, with other proportions, light, colours and background. The
+voices of val are other variants of espeak-ng, and turns, texts and motion are drawn anew. What both share: the
+synthesiser, the rules by which mouths follow phonemes, and the drawing. A network that does well on val has learnt that
+mouth and sound go together, on such pictures; nothing more is shown. ``miniature.json`` says it beside the data.
 
 **WASD's categories** are imitated by sound and size: OC turns in quiet; SI two who talk at once; FO hands that move
 before the body (the face itself stays free: nothing is drawn over it); HVN voices from off screen; SS small faces,
@@ -39,20 +41,15 @@ from tqdm import tqdm
 
 from asd_explain.datasets.annotations import orig_lines
 from asd_explain.datasets.entities import EntityRow
-from asd_explain.datasets.portraits import Look
-from asd_explain.datasets.speech_synth import Voice
-from asd_explain.datasets.talking_draws import VOICES, lines_of_words
+from asd_explain.datasets.miniature_people import PHOTOS, SPLITS, UNSEEN, company, faces_seen
 from asd_explain.datasets.talking_photos import make_clip
-from asd_explain.datasets.talking_scene import Offscreen, Person, Scene, Shot, Turns
+from asd_explain.datasets.talking_scene import Scene, Shot
 from asd_explain.datasets.talking_truth import LABELS, Truth
 from asd_explain.errors import AsdExplainError, OptionError, OutputError
 
 log = logging.getLogger(__name__)
 
 DATASETS = ("ava", "wasd")
-SPLITS = ("train", "val")
-PHOTOS = {"train": "hopper", "val": "astronaut"}
-_VOICES = {"train": VOICES["fit"], "val": VOICES["test"]}
 CATEGORIES = ("OC", "SI", "FO", "HVN", "SS")
 """WASD's categories by their number in the metadata."""
 _HEADINGS = {"Interview": 0, "Debate": 1, "React": 3, "Podcast": 2, "Police": 4}
@@ -79,13 +76,14 @@ class MiniClip:
     category: int | None = None
 
 
-def ava_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[MiniClip]:
+def ava_clips(train: int, val: int, seconds: float, seed: int = 0, drawn: int = 0) -> list[MiniClip]:
     """The clips of a miniature AVA: one to three faces, pauses, mouthing, voices off screen, cuts.
 
     Args:
         train, val: how many clips.
         seconds: length of each.
         seed: of everything.
+        drawn: every so manieth of train's people has a drawn face; 0: none.
     """
     clips = []
     for split, count in zip(SPLITS, (train, val), strict=True):
@@ -93,7 +91,9 @@ def ava_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[MiniC
             rng = np.random.default_rng((seed, SPLITS.index(split), k, 1))
             name = f"-tr_{k:02d}-mini" if split == "train" else f"_va-{k:02d}_mini"
             faces = (2, 1, 3)[k % 3]
-            people, strangers = _company(rng, split, faces, seconds, stranger=k % 3 == 1, mouthing=k % 4 == 2)
+            people, strangers = company(
+                rng, split, faces, seconds, k // 3, drawn, stranger=k % 3 == 1, mouthing=k % 4 == 2
+            )
             everybody = tuple(range(faces))
             cut = (Shot(0.0, everybody), Shot(round(seconds * 0.55, 2), everybody[:1], 1.2)) if k % 4 == 3 else ()
             width = {1: 144, 2: 256, 3: 320}[faces]
@@ -101,7 +101,7 @@ def ava_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[MiniC
     return clips
 
 
-def wasd_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[MiniClip]:
+def wasd_clips(train: int, val: int, seconds: float, seed: int = 0, drawn: int = 0) -> list[MiniClip]:
     """The clips of a miniature WASD, so many a category, each category with a video of its own in each split."""
     clips = []
     for split, count in zip(SPLITS, (train, val), strict=True):
@@ -110,17 +110,16 @@ def wasd_clips(train: int, val: int, seconds: float, seed: int = 0) -> list[Mini
             video += "_" * (11 - len(video))
             for k in range(count):
                 rng = np.random.default_rng((seed, SPLITS.index(split), k, 2, category))
-                scene = _wasd_scene(rng, split, category, k, seconds)
+                scene = _wasd_scene(rng, split, category, k, seconds, drawn)
                 clips.append(MiniClip(f"{video}_{_CLIP_S * k}-{_CLIP_S * (k + 1)}", split, scene, category))
     return clips
 
 
-def _wasd_scene(rng: np.random.Generator, split: str, category: int, k: int, seconds: float) -> Scene:
+def _wasd_scene(rng: np.random.Generator, split: str, category: int, k: int, seconds: float, drawn: int) -> Scene:
     name = CATEGORIES[category]
     faces = 1 if name in ("FO", "HVN") else 2
-    people, strangers = _company(
-        rng, split, faces, seconds, stranger=name == "HVN", overlap=name == "SI", small=name == "SS", torso=0.5
-    )
+    kind = {"stranger": name == "HVN", "overlap": name == "SI", "small": name == "SS", "torso": 0.5}
+    people, strangers = company(rng, split, faces, seconds, category + k, drawn, **kind)
     if name == "FO":
         people = tuple(replace(p, gestures=1.0, torso=1.0) for p in people)
     scene = _scene(rng, people, strangers, (), 144 * faces, _WASD_RATES[category][k % 2], seconds)
@@ -136,71 +135,6 @@ def _scene(rng, people, strangers, shots, width: int, fps: float, seconds: float
         duration_s=seconds,
         seed=int(rng.integers(1, 2**31)),
         noise=float(rng.uniform(0.5, 2.0)),
-    )
-
-
-def _company(
-    rng: np.random.Generator,
-    split: str,
-    faces: int,
-    seconds: float,
-    stranger: bool = False,
-    mouthing: bool = False,
-    overlap: bool = False,
-    small: bool = False,
-    torso: float = 0.0,
-) -> tuple[tuple[Person, ...], tuple[Offscreen, ...]]:
-    """People and voices off screen who take turns."""
-    names = rng.choice(_VOICES[split], faces + 1, replace=False)
-    voices = [Voice(f"en-us+{n}", *(int(rng.integers(*r)) for r in ((135, 200), (20, 80), (30, 80)))) for n in names]
-    turns = _turns(rng, faces + stranger, seconds, overlap)
-    people = []
-    for who in range(faces):
-        mute: Turns = ()
-        if mouthing and who == faces - 1:  # moves the mouth while another voice is heard
-            turns[who], mute = (), turns[0] or turns[who]
-        lines = lines_of_words(rng, max(1, len(turns[who]) + len(mute)))
-        people.append(Person(_look(rng, split, small), voices[who], turns[who], mute, lines, torso=torso))
-    if not stranger:
-        return tuple(people), ()
-    lines = lines_of_words(rng, max(1, len(turns[faces])))
-    return tuple(people), (Offscreen(voices[faces], turns[faces], lines),)
-
-
-def _turns(rng: np.random.Generator, voices: int, seconds: float, overlap: bool) -> list[Turns]:
-    """Turns of 0.7 to 1.5 s one after another, with pauses; with ``overlap`` the next begins before the last ends."""
-    turns: list[list[tuple[float, float]]] = [[] for _ in range(voices)]
-    # A voice alone pauses as long as it talks, else nearly every frame would be speaking.
-    time_s, who = float(rng.uniform(0.0, 0.5)), int(rng.integers(voices))
-    while time_s < seconds - 0.5:
-        end = min(seconds, time_s + float(rng.uniform(0.7, 1.5)))
-        if not turns[who] or time_s >= turns[who][-1][1] + 0.1:
-            turns[who].append((round(time_s, 3), round(end, 3)))
-        pause = rng.uniform(0.7, 1.3) if voices == 1 else rng.uniform(-0.6, -0.3) if overlap else rng.uniform(0.1, 0.5)
-        time_s = end + float(pause)
-        who = int((who + rng.integers(1, voices)) % voices) if voices > 1 else 0
-    return [tuple(one) for one in turns]
-
-
-def _look(rng: np.random.Generator, split: str, small: bool) -> Look:
-    """The split's photograph, changed to pass for another person."""
-    fraction = float(rng.uniform(0.17, 0.22) if small else rng.uniform(0.42, 0.56))
-    side, top = (1.6, 1.2) if small else (0.3, 0.3)  # no more than the panel shows: padding costs time
-    return Look(
-        PHOTOS[split],
-        mirrored=bool(rng.random() < 0.5),
-        warmth=float(rng.uniform(-0.8, 0.8)),
-        brightness=float(rng.uniform(0.75, 1.15)),
-        saturation=float(rng.uniform(0.4, 1.2)),
-        stretch=float(rng.uniform(0.93, 1.08)),
-        face_fraction=fraction,
-        gamma=float(np.exp(rng.uniform(-0.3, 0.3))),
-        side_light=float(rng.uniform(-0.6, 0.6)),
-        jaw=float(rng.uniform(-0.1, 0.1)),
-        brow=float(rng.uniform(-0.08, 0.08)),
-        nose=float(rng.uniform(-0.03, 0.03)),
-        backdrop=int(rng.integers(1, 2**31)),
-        room=(side, top, side),
     )
 
 
@@ -245,6 +179,7 @@ def make_miniature(
     val: int | None = None,
     seconds: float = 4.0,
     seed: int = 0,
+    drawn: int = 0,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Path:
@@ -256,6 +191,7 @@ def make_miniature(
         train, val: clips a split (wasd: a category and split); None: 24 and 8 (wasd: 5 and 2).
         seconds: length of each clip.
         seed: of everything; the same seed, the same data.
+        drawn: every so manieth of train's people has a drawn face instead of the photograph's; 0: none.
         overwrite: replace a miniature that is there.
         progress: show a progress bar.
 
@@ -271,12 +207,14 @@ def make_miniature(
         raise OptionError(f"no miniature of {dataset!r}; choose from {', '.join(DATASETS)}")
     train = (24 if dataset == "ava" else 5) if train is None else train
     val = (8 if dataset == "ava" else 2) if val is None else val
+    if not 0 <= drawn <= 99:
+        raise OptionError(f"every {drawn}-th face drawn: give 0 (none) to 99")
     if not (1 <= train <= 99 and 1 <= val <= 99) or not 1.5 <= seconds <= _CLIP_S:
         raise OptionError(f"{train} and {val} clips of {seconds} s: 1 to 99 clips of 1.5 to {_CLIP_S} s can be made")
     out = Path(out)
     if out.exists() and not (overwrite and (out / _MARK).is_file()):
         raise OutputError(f"{out} exists; give another name" + (": it is no miniature" if overwrite else ""))
-    clips = (ava_clips if dataset == "ava" else wasd_clips)(train, val, seconds, seed)
+    clips = (ava_clips if dataset == "ava" else wasd_clips)(train, val, seconds, seed, drawn)
     part = out.with_name(f".{out.name}.part-{secrets.token_hex(4)}")
     try:
         rows = _draw(clips, part / "orig_videos" / "trainval", progress)
@@ -349,12 +287,15 @@ def _metadata(clip: MiniClip, rows: list[EntityRow]) -> list:
 
 def _write_mark(path: Path, dataset: str, clips: list[MiniClip], rows: dict[str, list[EntityRow]], seed: int) -> None:
     tracks = {s: [r for c in clips if c.split == s for r in rows[c.video_id]] for s in SPLITS}
-    voices = {s: sorted({p.voice.name for c in clips if c.split == s for p in c.scene.people}) for s in SPLITS}
+    people = {s: [p for c in clips if c.split == s for p in c.scene.people] for s in SPLITS}
+    voices = {s: sorted({p.voice.name for p in people[s]}) for s in SPLITS}
     summary = {
         "dataset": dataset,
         "seed": seed,
         "what": "made of talking photographs by asd_explain.datasets.miniature; no real data set",
+        "unseen in val": UNSEEN,
         "photographs": PHOTOS,
+        "faces": {s: faces_seen(p.look for p in people[s]) for s in SPLITS},
         "voices": voices,
         "tracks": {s: len(tracks[s]) for s in SPLITS},
         "frames": {s: sum(map(len, tracks[s])) for s in SPLITS},
@@ -375,10 +316,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--val", type=int, help="clips of val (wasd: a category); default 8, wasd 2")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a clip (default: 4)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--drawn",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw the face of every N-th of train's people (default 0: none)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a miniature that is there")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    numbers = {k: getattr(options, k) for k in ("train", "val", "seconds", "seed", "overwrite")}
+    numbers = {k: getattr(options, k) for k in ("train", "val", "seconds", "seed", "drawn", "overwrite")}
     try:
         for name in options.dataset:
             folder = make_miniature(name, options.out / name, progress=True, **numbers)

@@ -3,175 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from asd_explain.datasets.drawn_faces import PREFIX, drawn_face
+from asd_explain.datasets.face_geometry import Eye, FaceGeometry, shape_shift
 from asd_explain.datasets.speech_synth import DEMO_EXTRA
 from asd_explain.errors import AsdExplainError, OptionError
-
-
-@dataclass(frozen=True)
-class Eye:
-    """One eye: centre, half width, and how far the lids stand above and below the centre line, px."""
-
-    x: float
-    y: float
-    half_width: float
-    up: float
-    down: float
-
-
-@dataclass(frozen=True)
-class FaceGeometry:
-    """Where things are in a photograph, in its pixels, measured by eye and with YuNet's landmarks.
-
-    Attributes:
-        size: width and height of the photograph.
-        face: xyxy box as a face detector draws it.
-        body: xyxy box of the whole person.
-        head: centre x, y, half width, height above and below the centre of the head with hair or hat.
-        pivot: the point of the neck about which the head turns.
-        eyes: both eyes.
-        lip_x: x of the points of the lip lines; the first and last are the corners of the mouth.
-        upper_lip: y of the upper lip's lower edge at those points.
-        lower_lip: y of the lower lip's upper edge; the same numbers where the mouth is shut.
-        lips: y of the upper lip's upper edge and of the lower lip's lower edge.
-        nose_y, chin_y: base of the nose and lowest point of the chin.
-        jaw_half_width: distance from the mouth's centre at which the cheeks no longer follow the jaw.
-        rest: part of the photo's own gap between the lips that stays open when the mouth is at rest.
-        teeth: draw teeth (a photograph with a shut mouth shows none).
-        outline: points x, y of the person's outline, clockwise or not, closed along the photograph's lower edge.
-    """
-
-    size: tuple[int, int]
-    face: tuple[float, float, float, float]
-    body: tuple[float, float, float, float]
-    head: tuple[float, float, float, float, float]
-    pivot: tuple[float, float]
-    eyes: tuple[Eye, Eye]
-    lip_x: tuple[float, ...]
-    upper_lip: tuple[float, ...]
-    lower_lip: tuple[float, ...]
-    lips: tuple[float, float]
-    nose_y: float
-    chin_y: float
-    jaw_half_width: float
-    rest: float
-    teeth: bool
-    outline: tuple[tuple[float, float], ...] = ()
-
-    @property
-    def face_width(self) -> float:
-        """Width of the face box, px."""
-        return self.face[2] - self.face[0]
-
-    @property
-    def face_height(self) -> float:
-        """Height of the face box, px."""
-        return self.face[3] - self.face[1]
-
-    def mirrored(self) -> FaceGeometry:
-        """The geometry of the photograph flipped left to right."""
-        right = self.size[0] - 1
-
-        def box(b: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-            return (right - b[2], b[1], right - b[0], b[3])
-
-        return replace(
-            self,
-            face=box(self.face),
-            body=box(self.body),
-            head=(right - self.head[0], *self.head[1:]),
-            pivot=(right - self.pivot[0], self.pivot[1]),
-            eyes=(replace(self.eyes[1], x=right - self.eyes[1].x), replace(self.eyes[0], x=right - self.eyes[0].x)),
-            lip_x=tuple(right - x for x in reversed(self.lip_x)),
-            upper_lip=tuple(reversed(self.upper_lip)),
-            lower_lip=tuple(reversed(self.lower_lip)),
-            outline=tuple((right - x, y) for x, y in self.outline),
-        )
-
-    def padded(self, left: int, top: int, right: int) -> FaceGeometry:
-        """The geometry of the photograph with so many pixels added at three of its sides."""
-
-        def box(b: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-            return (b[0] + left, b[1] + top, b[2] + left, b[3] + top)
-
-        return replace(
-            self,
-            size=(self.size[0] + left + right, self.size[1] + top),
-            face=box(self.face),
-            body=box(self.body),
-            head=(self.head[0] + left, self.head[1] + top, *self.head[2:]),
-            pivot=(self.pivot[0] + left, self.pivot[1] + top),
-            eyes=tuple(replace(e, x=e.x + left, y=e.y + top) for e in self.eyes),
-            lip_x=tuple(x + left for x in self.lip_x),
-            upper_lip=tuple(y + top for y in self.upper_lip),
-            lower_lip=tuple(y + top for y in self.lower_lip),
-            lips=(self.lips[0] + top, self.lips[1] + top),
-            nose_y=self.nose_y + top,
-            chin_y=self.chin_y + top,
-            outline=tuple((x + left, y + top) for x, y in self.outline),
-        )
-
-    def reshaped(self, jaw: float, brow: float, nose: float) -> FaceGeometry:
-        """The geometry of the photograph with a face of other proportions (see :func:`shape_shift`)."""
-        points = [(self.face[0], 0.5 * (self.face[1] + self.face[3])), (self.face[2], self.face[3])]
-        points += [(self.face[0], self.face[1]), (self.lip_x[0], self.nose_y), (self.face[0], self.chin_y)]
-        points += [(e.x + side * e.half_width, e.y) for e in self.eyes for side in (-1, 1)]
-        points += [*zip(self.lip_x, self.upper_lip, strict=True), *zip(self.lip_x, self.lower_lip, strict=True)]
-        middle = (self.lip_x[0] + self.lip_x[-1]) / 2
-        points += [(middle, self.lips[0]), (middle, self.lips[1])]
-        old = np.array(points, np.float32)
-        new = old.copy()
-        for _ in range(12):
-            new = old - np.stack(shape_shift(self, new[:, 0], new[:, 1], jaw, brow, nose), axis=1)
-        moved = [(float(x), float(y)) for x, y in new]
-        count = len(self.lip_x)
-        eyes = [
-            replace(e, x=(a[0] + b[0]) / 2, y=(a[1] + b[1]) / 2, half_width=(b[0] - a[0]) / 2)
-            for e, a, b in zip(self.eyes, moved[5:9:2], moved[6:9:2], strict=True)
-        ]
-        upper, lower = moved[9 : 9 + count], moved[9 + count : 9 + 2 * count]
-        half = (self.face[2] + self.face[0]) / 2 - moved[0][0]
-        centre = (self.face[2] + self.face[0]) / 2
-        return replace(
-            self,
-            face=(centre - half, moved[2][1], centre + half, moved[1][1]),
-            eyes=(eyes[0], eyes[1]),
-            lip_x=tuple((u[0] + v[0]) / 2 for u, v in zip(upper, lower, strict=True)),
-            upper_lip=tuple(u[1] for u in upper),
-            lower_lip=tuple(max(u[1], v[1]) for u, v in zip(upper, lower, strict=True)),
-            lips=(moved[-2][1], moved[-1][1]),
-            nose_y=moved[3][1],
-            chin_y=moved[4][1],
-            jaw_half_width=self.jaw_half_width * (1 + jaw),
-        )
-
-
-def shape_shift(
-    g: FaceGeometry, x: np.ndarray, y: np.ndarray, jaw: float, brow: float, nose: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where a reshaped photograph's point x, y comes from, less x, y: smooth, and nothing beyond the head.
-
-    Args:
-        g: the geometry of the unchanged photograph.
-        x, y: points, px, of any shape.
-        jaw, brow: about how much wider the lower and the upper face get; -0.12 to 0.12.
-        nose: how far nose and mouth go down, in face heights; -0.04 to 0.04.
-    """
-    width, height = np.float32(g.face_width), np.float32(g.face_height)
-    centre = np.float32((g.face[0] + g.face[2]) / 2)
-    across = (x - centre) / width
-    near = np.exp(-((across / 0.95) ** 4))
-    low = np.exp(-(((y - np.float32(g.face[1] + 0.80 * height)) / (0.34 * height)) ** 2))
-    high = np.exp(-(((y - np.float32(g.face[1] + 0.20 * height)) / (0.34 * height)) ** 2))
-    middle = np.exp(-(((y - np.float32(g.face[1] + 0.66 * height)) / (0.24 * height)) ** 2))
-    dx = -across * width * near * (jaw * low + brow * high)
-    return dx.astype(np.float32), (-nose * height * middle * near).astype(np.float32)
 
 
 def _points(text: str) -> tuple[tuple[float, float], ...]:
@@ -238,7 +80,7 @@ class Look:
     """Which photograph, and how it is changed to pass for another person.
 
     Attributes:
-        photo: ``hopper`` or ``astronaut``.
+        photo: ``hopper``, ``astronaut``, or ``drawn-SEED`` (:mod:`asd_explain.datasets.drawn_faces`).
         mirrored: flipped left to right.
         warmth: colour shift, -1 (cool) to 1 (warm).
         brightness: gain of the picture, about 0.7 to 1.3.
@@ -279,15 +121,37 @@ class Look:
         return left, top, right
 
 
+def plain_geometry(name: str) -> FaceGeometry:
+    """Where things are in a photograph, or a drawn face, as it is.
+
+    Raises:
+        OptionError: no such photograph.
+    """
+    if name in GEOMETRY:
+        return GEOMETRY[name]
+    return _drawn(name)[1]
+
+
+def check_photo(name: str) -> None:
+    """Raise OptionError where there is no photograph, or drawn face, of that name; nothing is read or drawn."""
+    seed = name.removeprefix(PREFIX)
+    if name not in GEOMETRY and not (name.startswith(PREFIX) and seed.isascii() and seed.isdigit()):
+        raise OptionError(f"no photograph named {name!r}; there are {', '.join(GEOMETRY)} and {PREFIX}SEED")
+
+
+def _drawn(name: str) -> tuple[np.ndarray, FaceGeometry]:
+    """Picture and geometry of a drawn face, by its name."""
+    check_photo(name)
+    return drawn_face(int(name.removeprefix(PREFIX)))
+
+
 def geometry_of(look: Look) -> FaceGeometry:
     """Where things are in the photograph of a look, in the pixels of :func:`load_photo`.
 
     Raises:
         OptionError: no such photograph.
     """
-    if look.photo not in GEOMETRY:
-        raise OptionError(f"no photograph named {look.photo!r}; there are {', '.join(GEOMETRY)}")
-    g = GEOMETRY[look.photo]
+    g = plain_geometry(look.photo)
     padding = look.padding(g.face_height)
     if look.mirrored:
         g = g.mirrored()
@@ -319,14 +183,19 @@ def photo_path(name: str) -> Path:
     return path
 
 
+def _read(name: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a photograph's file."""
+    picture = cv2.imread(str(photo_path(name)), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise AsdExplainError(f"the photograph {name} cannot be read; reinstall: {DEMO_EXTRA}")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
 @lru_cache(maxsize=16)
 def load_photo(look: Look) -> np.ndarray:
     """The photograph of a look: (H, W, 3) uint8 RGB."""
-    picture = cv2.imread(str(photo_path(look.photo)), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise AsdExplainError(f"the photograph {look.photo} cannot be read; reinstall: {DEMO_EXTRA}")
-    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    g = GEOMETRY[look.photo]
+    g = plain_geometry(look.photo)
+    rgb = _read(look.photo) if look.photo in GEOMETRY else _drawn(look.photo)[0]
     if look.mirrored:
         rgb, g = np.ascontiguousarray(rgb[:, ::-1]), g.mirrored()
     if look._shaped:
@@ -343,7 +212,7 @@ def load_photo(look: Look) -> np.ndarray:
         across = (np.arange(g.size[0], dtype=np.float32) - (g.face[0] + g.face[2]) / 2) / g.face_width
         rgb *= (1 + 0.4 * look.side_light * np.tanh(1.5 * across))[None, :, None]
     if look.backdrop:
-        padding = look.padding(GEOMETRY[look.photo].face_height)
+        padding = look.padding(plain_geometry(look.photo).face_height)
         rgb = np.pad(rgb, ((padding[1], 0), (padding[0], padding[2]), (0, 0)))
         behind = _backdrop(rgb.shape[0], rgb.shape[1], look.backdrop)
         alpha = person_mask(geometry_of(look), soft=0.006)[..., None]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from asd_explain.datasets.portraits import Eye, Look, geometry_of, load_photo, person_mask
+from asd_explain.datasets.face_geometry import Eye
+from asd_explain.datasets.portraits import Look, geometry_of, load_photo, person_mask
 from asd_explain.datasets.talking_hands import Hand, HandPainter
 
 

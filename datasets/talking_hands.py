@@ -14,7 +14,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from asd_explain.datasets.portraits import FaceGeometry
+from asd_explain.datasets.face_geometry import FaceGeometry
 
 _SPRITE = 160  # px, side of a hand's drawing
 _UNIT = 58.0  # px of the drawing in half a hand's length

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
-from asd_explain.datasets.portraits import GEOMETRY, Look
+from asd_explain.datasets.portraits import Look, check_photo
 from asd_explain.datasets.speech_synth import Voice
 from asd_explain.errors import OptionError
 
@@ -121,8 +121,10 @@ class Scene:
         for who, one in enumerate((*self.people, *self.offscreen)):
             _check_turns((*one.turns, *getattr(one, "mouthing", ())), self.duration_s, f"voice {who}")
         for who, person in enumerate(self.people):
-            if person.look.photo not in GEOMETRY:
-                raise OptionError(f"person {who}: no photograph {person.look.photo!r}; there are {', '.join(GEOMETRY)}")
+            try:
+                check_photo(person.look.photo)
+            except OptionError as error:
+                raise OptionError(f"person {who}: {error}") from None
         starts = [shot.start_s for shot in self.camera()]
         if starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
             raise OptionError(f"shots must start at 0 and go on in order of time, not at {starts}")

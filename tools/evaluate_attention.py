@@ -2,6 +2,7 @@
 
     python tools/evaluate_attention.py talk.mp4 --out attention
     python tools/evaluate_attention.py folder/of/clips --model squeeze_asd lr_asd --photos test --out attention
+    python tools/evaluate_attention.py talk.mp4 --weights runs/light/best.safetensors --out attention
 
 Every method and control is measured by the same protocol on the same frames: where the network hears speech most and
 where least, in each clip. OUT gets ``report.html`` (begin there), ``metrics.csv``, ``metrics.json`` and the figures of
@@ -37,6 +38,7 @@ from asd_explain.errors import AsdExplainError, OptionError, OutputError
 from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
 from asd_explain.evaluate.attention import METHODS, SEEDED, Settings, measure, warm_up
 from asd_explain.evaluate.attention_material import CutTrack, clip_names, clip_paths, corpus_tracks, cut_clip
+from asd_explain.evaluate.attention_networks import load_networks, settings_for, untrained_rows, weights_record
 from asd_explain.evaluate.attention_picking import MIN_FRAMES, pick_segments
 from asd_explain.evaluate.attention_pictures import method_sheet
 from asd_explain.evaluate.attention_report import report_html
@@ -50,7 +52,6 @@ from asd_explain.evaluate.sanity import (
     CascadeRow,
     by_depth,
     cascading_randomisation,
-    gates_against_untrained,
     layers_from_the_logits,
 )
 from asd_explain.evaluate.segments import Segment, Smoothing, inputs_of
@@ -60,8 +61,7 @@ from asd_explain.options import DEVICES, pick_device
 from asd_explain.outputs import check_new
 from asd_explain.running import bounded_threads, run_tool, seed_everything
 from asd_explain.tracks.detect import DETECTORS, create_detector
-from asd_explain.weights.choice import choose
-from asd_explain.weights.store import gates_for, load, sha256_of
+from asd_explain.weights.store import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--first", type=int, metavar="N", help="of the talking photographs only the first N")
     p.add_argument("--out", type=Path, default=Path("attention"), help="folder for the results (default: attention)")
     p.add_argument("--model", nargs="+", default=["auto"], help="networks: auto, a backbone, or a card (default: auto)")
+    p.add_argument("--weights", type=Path, metavar="FILE", help="read the one network from this file, as trained")
     p.add_argument("--explainers", default=",".join(METHODS), metavar="A,B,...", help="default: %(default)s")
     p.add_argument("--boxes", type=Path, metavar="CSV", help="faces in AVA's or WASD's format instead of detections")
     p.add_argument("--labels", type=Path, metavar="CSV", help="labels in AVA's format, matched by time and overlap")
@@ -184,7 +185,8 @@ def figures_of(
     for segment in segments:
         got = measure(model, segment, settings, progress)
         found.records.append(got.record)
-        found.gates.append({k.removeprefix("gates."): v for k, v in got.arrays.items() if k.startswith("gates.")})
+        gates = {k.removeprefix("gates."): v for k, v in got.arrays.items() if k.startswith("gates.")}
+        found.gates.append(gates if model.maps_are_gated else {})
         found.effects.append(effects(model, segment))
         found.pooled.append(got.arrays["pooled"])
         if segment.decisive is not None:
@@ -235,20 +237,8 @@ def network_summary(model: nn.Module, found: Sequence[ClipFigures], seed: int) -
         "selection": selection_rows(gates) if gates else [],
         "variants": summary.pop("variants"),
     }
-    summary["untrained_gates"] = _untrained_rows(model, [p for figures in found for p in figures.pooled])
+    summary["untrained_gates"] = untrained_rows(model, [p for figures in found for p in figures.pooled])
     return summary
-
-
-def _untrained_rows(model: nn.Module, pooled: Sequence[np.ndarray]) -> list[dict]:
-    if model.fusion_gate is None or not pooled:
-        return []
-    # A block that was fitted to a finished network has a card of its own; others were trained with the network.
-    trained_in = gates_for(model.card.name) is None
-    test = gates_against_untrained(model, [torch.from_numpy(p) for p in pooled], gated=trained_in)
-    return [
-        {"ranking": ranking, "kept": share, "rest": fill, "change of P": test.mean(ranking, share, fill)}
-        for ranking, share, fill in test.drift
-    ]
 
 
 def run(args: argparse.Namespace) -> str:
@@ -259,24 +249,25 @@ def run(args: argparse.Namespace) -> str:
     check_new(report, args.overwrite)
     seed_everything(args.seed)
     device = pick_device(args.device)
-    networks = {name: load(name, device=device) for name in dict.fromkeys(choose(name) for name in args.model)}
+    networks = load_networks(args.model, args.weights, device)
+    own = {name: settings_for(model, settings) for name, model in networks.items()}
     given = {
         **{key: getattr(args, key) for key in ("start", "end", "seconds", "detector", "frames", "segments", "threads")},
         **{key: None if getattr(args, key) is None else sha256_of(getattr(args, key)) for key in ("boxes", "labels")},
         "version": __version__,
         "device": str(device),
-        "measured": asdict(settings),
     }
+    if args.weights is not None:
+        given |= {"geometry": next(iter(networks.values())).card.geometry}
     stores = {
-        name: Store(args.out / "parts", {**given, "network": fingerprint(model)}) for name, model in networks.items()
+        name: Store(args.out / "parts", {**given, "measured": asdict(own[name]), "network": fingerprint(model)})
+        for name, model in networks.items()
     }
     found: dict[str, list[ClipFigures]] = {name: [] for name in networks}
     left_out = []
     # One step a method and segment, and one for the variants.
-    each = args.segments * (len(settings.explainers) + settings.variants)
-    bar = tqdm(
-        total=each * len(clips) * len(networks), unit="step", disable=True if args.quiet else None, smoothing=0.05
-    )
+    each = {name: args.segments * (len(one.explainers) + one.variants) for name, one in own.items()}
+    bar = tqdm(total=len(clips) * sum(each.values()), unit="step", disable=True if args.quiet else None, smoothing=0.05)
     with bar, bounded_threads(args.threads):
         torch.set_num_threads(args.threads or os.cpu_count() or 1)
         warm: set[str] = set()
@@ -290,19 +281,19 @@ def run(args: argparse.Namespace) -> str:
                 except AsdExplainError as error:
                     log.warning("left out: %s", error)
                     left_out.append({"name": clip.name, "why": str(error)})
-                    bar.update(each * len(networks))
+                    bar.update(sum(each.values()))
                     continue
             for name, model in networks.items():
                 before = bar.n
                 if stored[name] is None:
                     if name not in warm:
-                        warm_up(model, settings)
+                        warm_up(model, own[name])
                         warm.add(name)
                     segments = pick_segments(model, tracks, model.card.geometry, args.frames, args.segments)
                     sanity = sum(bool(figures.sanity) for figures in found[name]) < args.sanity_clips
-                    stored[name] = figures_of(model, clip.name, segments, settings, sanity, bar.update)
+                    stored[name] = figures_of(model, clip.name, segments, own[name], sanity, bar.update)
                     stores[name].put(name, stored[name], clip.source)
-                bar.update(before + each - bar.n)
+                bar.update(before + each[name] - bar.n)
                 found[name].append(stored[name])
     if not any(figures.records for parts in found.values() for figures in parts):
         raise OptionError(
@@ -311,7 +302,14 @@ def run(args: argparse.Namespace) -> str:
         )
     summary = {
         "settings": _settings_summary(args, settings, found) | {"left_out": left_out},
-        "networks": {name: network_summary(model, found[name], args.seed) for name, model in networks.items()},
+        "networks": {
+            name: {
+                "weights": weights_record(model),
+                "left_out": [method for method in settings.explainers if method not in own[name].explainers],
+                **network_summary(model, found[name], args.seed),
+            }
+            for name, model in networks.items()
+        },
     }
     pictures = [
         {"network": name, "clip": clip, "time_s": time_s, "caption": caption, "png": png}

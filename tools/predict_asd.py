@@ -1,7 +1,9 @@
 """Score every entity of a data set and write the predictions as the official AVA-ActiveSpeaker evaluation reads them.
 
-    python tools/predict_asd.py --model light_asd --weights runs/light/best.safetensors --data AVA --out scores.csv
+    python tools/predict_asd.py --weights runs/light/best.safetensors --data AVA --out scores.csv
+    python tools/predict_asd.py --weights runs/bias/best.safetensors --data WASD --out scores.csv
 
+Which data set the folder holds is seen from it (with WASD, networks that look at bodies get them).
 Columns: those of the annotation (video_id, frame_timestamp, entity_box_x1 to y2, label, entity_id) and score, which is
 P(speaking); every label is SPEAKING_AUDIBLE, as the official script wants it. ``--like FILE`` takes the rows of an
 annotation csv, their order and their very digits from there (``val_orig.csv``), for tools that paste scores by
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +25,7 @@ from tqdm import tqdm
 
 from asd_explain.ava_format import COLUMNS, SPEAKING
 from asd_explain.datasets.entities import EntitySet
-from asd_explain.datasets.opening import SETS, open_entities
+from asd_explain.datasets.opening import SETS, detect_set, open_entities
 from asd_explain.errors import OptionError, OutputError
 from asd_explain.options import DEVICES, pick_device
 from asd_explain.running import bounded_threads, run_tool
@@ -30,6 +33,8 @@ from asd_explain.training.recipe_objective import sees_body
 from asd_explain.training.recipe_scoring import score_entities
 from asd_explain.weights.choice import choose
 from asd_explain.weights.store import load
+
+log = logging.getLogger("asd_explain.tools.predict_asd")
 
 HEADER = (*COLUMNS, "score")
 _STAMP, _LABEL, _ENTITY = COLUMNS.index("frame_timestamp"), COLUMNS.index("label"), COLUMNS.index("entity_id")
@@ -41,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "--model", default="auto", help="a backbone's name or a weights card's (default: what WEIGHTS are of)"
     )
     p.add_argument("--weights", type=Path, metavar="FILE", help="weights, for instance of tools/train.py")
-    p.add_argument("--set", choices=sorted(SETS), default="ava", help="kind of data set (default ava)")
+    p.add_argument("--set", choices=sorted(SETS), help="kind of data set (default: what the folder holds)")
     p.add_argument("--data", type=Path, required=True, help="its folder")
     p.add_argument("--split", default="val", help="split to score (default val)")
     p.add_argument("--like", type=Path, metavar="CSV", help="annotation csv whose rows are repeated as they are")
@@ -135,9 +140,11 @@ def run(args: argparse.Namespace) -> str:
         raise OutputError(f"{args.out} is there already; give another --out, or --overwrite")
     if args.like is not None and not args.like.is_file():
         raise OptionError(f"--like {args.like}: there is no such file")
+    kind = args.set or detect_set(args.data, args.split)
     device = pick_device(args.device)
     model = load(choose(args.model, args.weights), weights=args.weights, gates=False, device=device)
-    entities = open_entities(args.set, args.data, args.split, sees_body(model) != "no")
+    log.info("%s: %s, %s", args.data, kind, args.split)
+    entities = open_entities(kind, args.data, args.split, sees_body(model) != "no")
     scores: dict[int, np.ndarray] = {}
     with bounded_threads(args.threads):
         scored = score_entities(model, entities, device, args.workers)

@@ -69,7 +69,9 @@ class Store:
     def path(self, network: str, clip: str) -> Path:
         """The JSON of one clip; its name says which, and a hash keeps apart what a file name cannot hold."""
         short = "".join(c if c in _SAFE else "_" for c in clip)[-60:]
-        return self.folder / network / f"{short}.{hashlib.sha256(clip.encode()).hexdigest()[:8]}.json"
+        # The user's own card may call its network anything.
+        folder = "".join(c if c in _SAFE else "_" for c in network).lstrip(".") or "_"
+        return self.folder / folder / f"{short}.{hashlib.sha256(clip.encode()).hexdigest()[:8]}.json"
 
     def get(self, network: str, clip: str, source: str = "") -> ClipFigures | None:
         """What is there of a clip, or None where there is nothing, or of another source.

@@ -308,13 +308,19 @@ def other_sentences(methods: Mapping[str, Mapping]) -> list[str]:
     return said
 
 
+def _left_out(network: Mapping) -> str:
+    """What could not be measured of a network that has no gates; nothing where it has."""
+    names = network.get("left_out") or []
+    return f"This network has no gates, so {listed(names)} could not be measured; the others could." if names else ""
+
+
 def network_sentences(network: Mapping) -> list[str]:
     """Everything that is said of one network, the overall verdict first."""
     methods = methods_of(network)
     if not methods:
         return ["Nothing was measured for this network."]
     parts = (faithfulness_sentences(methods), placement_sentences(methods), other_sentences(methods))
-    return [overall(methods), *(sentence for part in parts for sentence in part)]
+    return [_left_out(network) or overall(methods), *(sentence for part in parts for sentence in part)]
 
 
 def asked(summary: Mapping) -> str:

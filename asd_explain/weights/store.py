@@ -280,6 +280,20 @@ def card_of_file(path: Path, model: str) -> Card | None:
     return next((c for c in cards().values() if c.kind == "network" and c.model == model and c.sha256 == found), None)
 
 
+def _card_of_unknown(path: Path, like: Card) -> Card:
+    """A card for a file of which nothing is known but that its keys fit: what it says of ``like`` is how to feed it."""
+    digest = sha256_of(path)
+    return Card(
+        *(f"{like.model}.{path.stem}.{digest[:8]}", "network", path.name, "unknown", "a file of the user's"),
+        sha256=digest,
+        size_bytes=path.stat().st_size,
+        model=like.model,
+        geometry=like.geometry,
+        audio=like.audio,
+        limits=(f"no card lay beside it: crops are cut as for {like.name}",),
+    )
+
+
 def load(
     name: str, *, weights: Path | str | None = None, gates: bool = True, device: str | torch.device = "cpu"
 ) -> nn.Module:
@@ -288,14 +302,16 @@ def load(
     Args:
         name: a card's name, for instance "lr_asd.pretrain_AVA".
         weights: a file to read instead; when its hash is another card's of the same model, that card is used; so is
-            a card beside it (:mod:`asd_explain.weights.trained`); an unknown file keeps this card's geometry and gets
-            neither gates nor gains. Under a card whose hash is not known, a torch file is taken for the published one,
-            whose hash is recorded and checked; a .safetensors file, which none of them is, for somebody's own.
+            a card beside it (:mod:`asd_explain.weights.trained`), and an unknown file gets one that keeps of this card
+            how crops are cut. Neither gets the package's gates and gains, which were fitted to other weights. Under a
+            card whose hash is not known, a torch file is taken for the published one, whose hash is recorded and
+            checked; a .safetensors file, which none of them is, for somebody's own.
         gates: whether to attach the fitted block and the gains.
         device: where to put it.
 
     Returns:
-        The module; its ``card`` attribute is the card in force, ``weights_sha256`` the hash of the file read.
+        The module; its ``card`` attribute is the card in force, ``weights_sha256`` the hash of the file read,
+        ``fitted`` {"gates", "gains": name of what was attached or None}, empty where nothing was asked for or fits.
 
     Raises:
         WeightsError, OptionError: see :func:`locate`, :func:`load_state`, :func:`asd_explain.weights.cards.card`.
@@ -312,13 +328,13 @@ def load(
         if beside is not None:
             if beside.model != chosen.model:
                 raise WeightsError(f"{path} are weights of {beside.model}, not of {chosen.model}: so says its card")
-            chosen = beside
+            chosen, gates = beside, False
         elif known is None and published:
             noted = first_use.check(cache_dir(), chosen.name, path, sha256_of(path))
         elif known is None:
             without = ", and no gates are fitted to it" if gates_for(name) else ""
             log.warning("%s is not a file we know: crops are cut as for %s%s", path, name, without)
-            gates = False
+            chosen, gates = _card_of_unknown(path, chosen), False
         else:
             chosen = known
     else:
@@ -333,11 +349,10 @@ def load(
     load_state(model, state, str(path))
     if not noted:
         first_use.record(cache_dir(), chosen.name, path, sha256_of(path))
-    fitted = gates_for(chosen.name)
-    if gates and fitted is not None:
+    model.fitted = {"gates": gates_for(chosen.name), "gains": gains_for(chosen.name)} if gates else {}
+    if (fitted := model.fitted.get("gates")) is not None:
         load_gates(model, card(fitted))
-    gains = gains_for(chosen.name)
-    if gates and gains is not None:
+    if (gains := model.fitted.get("gains")) is not None:
         load_gains(model, card(gains))
     model.card = chosen
     model.weights_sha256 = sha256_of(path)

@@ -30,7 +30,13 @@ def _needs_demo():
 # --- what is planned: no voice is spoken, no picture drawn -------------------------------------------------------
 
 
-@pytest.mark.parametrize("clips", [ava_clips(12, 8, 4.0), wasd_clips(5, 2, 4.0), ava_clips(24, 8, 4.0)])
+@pytest.mark.parametrize(
+    "clips",
+    [
+        *(ava_clips(12, 8, 4.0), wasd_clips(5, 2, 4.0), ava_clips(24, 8, 4.0)),
+        *(ava_clips(24, 8, 4.0, drawn=2), wasd_clips(5, 2, 4.0, drawn=1)),
+    ],
+)
 def test_plans_can_be_drawn_and_val_is_unseen(clips):
     for clip in clips:
         clip.scene.check()
@@ -51,6 +57,17 @@ def test_plans_can_be_drawn_and_val_is_unseen(clips):
     assert not seen("train", lambda p: p.lines) & seen("val", lambda p: p.lines)
     turns = {split: {tuple(p.turns for p in c.scene.people) for c in clips if c.split == split} for split in names}
     assert not turns["train"] & turns["val"]
+
+
+@pytest.mark.parametrize(("drawn", "share"), [(0, 0.0), (1, 1.0), (2, 0.5), (4, 0.25)])
+def test_faces_of_val_are_many_and_those_of_train_as_asked(drawn, share):
+    for clips in (ava_clips(24, 8, 4.0, drawn=drawn), wasd_clips(8, 4, 4.0, drawn=drawn)):
+        photos = {s: [p.look.photo for c in clips if c.split == s for p in c.scene.people] for s in ("train", "val")}
+        for split, wanted, photo in (("train", share, "hopper"), ("val", 0.5, "astronaut")):
+            assert set(photos[split]) & {"hopper", "astronaut"} <= {photo}
+            others = [name for name in photos[split] if name != photo]
+            assert len(others) / len(photos[split]) == pytest.approx(wanted, abs=0.1)
+            assert len(set(others)) >= 0.9 * len(others), "hardly a face comes twice"
 
 
 def test_plans_are_varied():
@@ -84,7 +101,9 @@ def test_labels_have_ava_s_numbers():
     assert LABEL_NAMES == LABELS
 
 
-@pytest.mark.parametrize("wrong", [{"dataset": "vox"}, {"train": 0}, {"val": 100}, {"seconds": 1}, {"seconds": 31}])
+@pytest.mark.parametrize(
+    "wrong", [{"dataset": "vox"}, {"train": 0}, {"val": 100}, {"seconds": 1}, {"seconds": 31}, {"drawn": -1}]
+)
 def test_impossible_miniatures_are_refused(wrong, tmp_path):
     with pytest.raises(OptionError):
         make_miniature(**{"dataset": "ava", "out": tmp_path / "mini", **wrong})
@@ -164,6 +183,11 @@ def test_ava_is_annotated_as_the_original(ava):
     summary = json.loads((ava / "miniature.json").read_text())
     assert summary["tracks"]["train"] == 6
     assert summary["photographs"] == {"train": "hopper", "val": "astronaut"}
+    for split, photo in summary["photographs"].items():
+        assert set(summary["faces"][split]) <= {photo, "drawn"}
+    assert summary["faces"]["train"] == {"hopper": 6, "drawn": 0}
+    for word in ("photograph", "drawn faces", "voices", "turns", "Shared"):
+        assert word in summary["unseen in val"]
 
 
 @pytest.mark.demo

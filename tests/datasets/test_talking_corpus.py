@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from asd_explain.datasets import talking_corpus, talking_tracks
-from asd_explain.datasets.portraits import GEOMETRY, Look, geometry_of, load_photo, shape_shift
+from asd_explain.datasets.face_geometry import shape_shift
+from asd_explain.datasets.portraits import GEOMETRY, Look, geometry_of, load_photo
 from asd_explain.datasets.shared_clips import SPLITS, ClipEntry
 from asd_explain.datasets.speech_synth import Voice
 from asd_explain.datasets.talking_body import BodyMotion

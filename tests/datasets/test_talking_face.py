@@ -15,6 +15,8 @@ LOOKS = [
     pytest.param(Look("hopper"), id="hopper"),
     pytest.param(Look("hopper", mirrored=True, stretch=1.08, warmth=-0.5), id="hopper-mirrored"),
     pytest.param(Look("astronaut"), id="astronaut", marks=pytest.mark.demo),
+    pytest.param(Look("drawn-17"), id="drawn"),
+    pytest.param(Look("drawn-1007", mirrored=True, jaw=0.1, nose=-0.03), id="drawn-reshaped"),
 ]
 
 
@@ -119,7 +121,7 @@ def test_any_panel_size(width, height):
 
 
 def test_unknown_photograph_is_named():
-    with pytest.raises(OptionError, match=r"nobody.*hopper"):
+    with pytest.raises(OptionError, match=r"nobody.*hopper.*drawn-SEED"):
         TalkingFace(replace(Look(), photo="nobody"), 64, 64)
     with pytest.raises(OptionError, match="nobody"):
         photo_path("nobody")

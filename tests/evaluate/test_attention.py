@@ -300,9 +300,7 @@ def test_figures_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Arguments for two made-up clips and a small network."""
-    monkeypatch.setattr(tool, "choose", lambda name: "small")
-    monkeypatch.setattr(tool, "gates_for", lambda name: None)
-    monkeypatch.setattr(tool, "load", lambda name, device: Small())
+    monkeypatch.setattr(tool, "load_networks", lambda names, weights, device: {"small": Small()})
     clips = [tool.Clip(name, "made up", lambda name=name: [name]) for name in ("first", "second")]
     monkeypatch.setattr(tool, "clips_of", lambda args: clips)
     monkeypatch.setattr(tool, "pick_segments", lambda model, tracks, *rest: [segment(name) for name in tracks])
@@ -333,6 +331,7 @@ def test_goes_on_where_it_was_cut_off_and_writes_everything(
     summary = json.loads((out / "metrics.json").read_text())
     methods = summary["networks"]["small"]["methods"]
     assert set(methods) == {"se", "activation", "mouth"}
+    assert summary["networks"]["small"]["left_out"] == []
     with (out / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["clip"] for row in rows} == {"first", "second"}
@@ -384,6 +383,34 @@ def test_a_clip_that_cannot_be_cut_is_left_out(
     assert "left out: damaged.mp4 is damaged" in caplog.text
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert summary["settings"]["left_out"] == [{"name": "damaged", "why": "damaged.mp4 is damaged"}]
+
+
+def test_without_gates_the_rest_is_measured_and_the_report_says_so(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Small()
+    plain.attach_gates(None)
+    monkeypatch.setattr(tool, "load_networks", lambda *_: {"small": plain})
+    assert tool.main([word for word in command if word != "--no-variants"]) == 0
+    assert "small has no gates: se are left out" in caplog.text
+    network = json.loads((tmp_path / "out" / "metrics.json").read_text())["networks"]["small"]
+    assert set(network["methods"]) == {"activation", "mouth"}
+    assert (network["left_out"], network["weights"]["gates"]) == (["se"], None)
+    assert network["assumptions"] == {"distribution": [], "selection": [], "variants": []}
+    assert "This network has no gates, so se could not be measured" in (tmp_path / "out" / "report.html").read_text()
+    assert tool.main([*command, "--explainers", "se,se-paper", "--overwrite"]) == 2
+    assert "has no gates, and --explainers se,se-paper need them" in caplog.text
+
+
+def test_figures_of_other_weights_are_not_taken(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert tool.main(command) == 0
+    other = Small()
+    other.around.bias.add_(1)
+    monkeypatch.setattr(tool, "load_networks", lambda *_: {"small": other})
+    assert tool.main([*command, "--overwrite"]) == 2
+    assert "measured with other settings (network)" in caplog.text
 
 
 def test_no_clip_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -55,6 +55,7 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeEntities]:
     }
     monkeypatch.setattr(recipe_run, "open_entities", lambda name, root, split, body: found[split])
     monkeypatch.setattr(predict_asd, "open_entities", lambda name, root, split, body: found[split])
+    monkeypatch.setattr(predict_asd, "detect_set", lambda root, split: "ava")
     monkeypatch.setattr(recipe_run, "keep_large_blocks", lambda: None)
     return found
 

@@ -1,0 +1,104 @@
+"""A network learns on a miniature: faces, voices and turns that it has not seen are told apart, after a fixed epoch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asd_explain.datasets.ava import AvaSet
+from asd_explain.datasets.miniature import MiniClip, ava_clips, make_miniature
+from asd_explain.datasets.miniature_people import PHOTOS
+from asd_explain.evaluate.detection import average_precision
+from asd_explain.tools import predict_asd, prepare, train
+
+SIZE = {"train": 24, "val": 12, "seconds": 4.0}
+
+
+@pytest.mark.slow
+@pytest.mark.demo
+def test_a_network_learns_on_a_miniature_ava(tmp_path: Path) -> None:
+    """The network of the last epoch, not the best of them."""
+    pytest.importorskip("espeakng_loader", reason="espeak-ng comes with the demo extra")
+    pytest.importorskip("skimage", reason="the astronaut's photograph comes with scikit-image (demo extra)")
+    mini = make_miniature("ava", tmp_path / "mini", **SIZE)
+    data, runs, scores = tmp_path / "AVA", tmp_path / "runs", tmp_path / "scores.csv"
+    command = [
+        "--dataset",
+        "ava",
+        "--csv",
+        str(mini / "csv"),
+        "--videos",
+        str(mini / "orig_videos"),
+        "--out",
+        str(data),
+    ]
+    assert prepare.main([*command, "--workers", "1", "--quiet"]) == 0
+    words = ["--data", str(data), "--threads", "1", "--workers", "0", "--quiet"]
+    assert train.main(["squeeze_asd_miniature_ava", "--out", str(runs), *words]) == 0
+    assert predict_asd.main(["--weights", str(runs / "last.safetensors"), "--out", str(scores), *words]) == 0
+    check_learnt(figures(data, scores))
+
+
+def check_learnt(found: dict[str, float]) -> None:
+    """Thresholds lie below what two seeds gave after the tenth epoch.
+
+    Seeds 0 and 1: base rate 0.21; AP 0.59 and 0.42, of the unseen photograph 0.56 and 0.38, of drawn faces 0.67 and
+    0.56; which of several 0.62 and 0.41, by sound alone 0.42 and 0.39. The last epochs still jump by 0.1.
+    """
+    assert found["base rate"] < 0.25
+    assert found["AP"] > 0.36, found
+    assert found["AP, unseen photograph"] > 0.33, found
+    assert found["AP, unseen drawn faces"] > 0.45, found
+    assert found["AP, which of several"] > found["AP, which of several, by sound alone"], found
+
+
+def figures(data: Path, scores: Path) -> dict[str, float]:
+    """Average precision over all rows, those of each kind of face, and those of pictures in which one of several talks.
+
+    Args:
+        data: the prepared miniature of ``SIZE``.
+        scores: csv of predictions.
+
+    Returns:
+        Besides, the share of speaking rows, and what the last figure is where all faces of a picture share one score:
+        a network that only hears cannot do better than that on the mean of its own scores.
+    """
+    with scores.open(newline="", encoding="utf-8") as file:
+        given = {
+            (r["entity_id"], round(float(r["frame_timestamp"]), 4)): float(r["score"]) for r in csv.DictReader(file)
+        }
+    drawn_of = faces_of([clip for clip in ava_clips(**SIZE) if clip.split == "val"])
+    p, label, drawn, moments = [], [], [], []
+    for row in AvaSet.dumped(data, "val").rows:
+        for time_s, speaks in zip(row.timestamps_s, row.labels, strict=True):
+            p.append(given[row.entity_id, round(float(time_s), 4)])
+            label.append(bool(speaks))
+            drawn.append(drawn_of[row.video_id, int(row.entity_id.rpartition(":")[2])])
+            moments.append((row.video_id, round(float(time_s), 2)))
+    p, label, drawn = np.array(p), np.array(label), np.array(drawn)
+    _, moment = np.unique([f"{video} {time_s}" for video, time_s in moments], return_inverse=True)
+    faces, talking = np.bincount(moment), np.bincount(moment, label)
+    several = (faces[moment] > 1) & (talking[moment] > 0)
+    shared = (np.bincount(moment, p) / faces)[moment]
+    return {
+        "base rate": float(label.mean()),
+        "AP": average_precision(p, label),
+        "AP, unseen photograph": average_precision(p[~drawn], label[~drawn]),
+        "AP, unseen drawn faces": average_precision(p[drawn], label[drawn]),
+        "base rate, which of several": float(label[several].mean()),
+        "AP, which of several": average_precision(p[several], label[several]),
+        "AP, which of several, by sound alone": average_precision(shared[several], label[several]),
+    }
+
+
+def faces_of(clips: Sequence[MiniClip]) -> dict[tuple[str, int], bool]:
+    """{(video, number of the entity): whether its face is drawn}; they are numbered by person, then by shot."""
+    found = {}
+    for clip in clips:
+        looks = [p.look.photo for k, p in enumerate(clip.scene.people) for s in clip.scene.camera() if k in s.people]
+        found |= {(clip.video_id, number): photo != PHOTOS["val"] for number, photo in enumerate(looks, 1)}
+    return found
