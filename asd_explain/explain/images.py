@@ -144,6 +144,11 @@ def picture_explainer(method: str, **options: object) -> Explainer:
     return CentreHeat() if method == "centre" else create_explainer(method, **options)
 
 
+def beyond_fullgrad(model: nn.Module) -> nn.Module | None:
+    """A module that FullGrad does not split into input and biases, if there is any."""
+    return next((module for module in model.modules() if isinstance(module, _NOT_SPLIT)), None)
+
+
 def predicted(logits: torch.Tensor) -> list[int]:
     """The class of the largest logit, picture by picture; of attributes the one that is most surely there."""
     return logits.argmax(-1).tolist()
@@ -188,13 +193,11 @@ def _check(images: torch.Tensor, network: PictureNetwork, explainer: Explainer) 
             f"the block has learnt nothing yet, so {explainer.name!r} would explain nothing: train the network, or fit "
             "the block with asd_explain.explain.image_fitting.fit(model, images)"
         )
-    if isinstance(explainer, FullGradHeat):
-        for module in network.model.modules():
-            if isinstance(module, _NOT_SPLIT):
-                raise OptionError(
-                    f"fullgrad splits networks of convolutions, batch norms and linear layers; this one has a "
-                    f"{type(module).__name__}, whose share it does not define"
-                )
+    if isinstance(explainer, FullGradHeat) and (odd := beyond_fullgrad(network.model)) is not None:
+        raise OptionError(
+            "fullgrad splits networks of convolutions, batch norms and linear layers; this one has a "
+            f"{type(odd).__name__}, whose share it does not define"
+        )
 
 
 def _targets(target: int | Sequence[int] | None, outputs: Sequence[Output]) -> list[int]:
