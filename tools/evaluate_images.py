@@ -209,7 +209,8 @@ def run(args: argparse.Namespace, command: str) -> str:
         "selection": selection_rows(gates) if gates else [],
     }
     page = markdown(report)
-    written(args.out / "metrics.csv", lambda p: p.write_text(csv_text([*rows, *ablated]), encoding="utf-8"))
+    every = list(dict.fromkeys([*rows, *ablated]))
+    written(args.out / "metrics.csv", lambda p: p.write_text(csv_text(every), encoding="utf-8"))
     written(args.out / "grid.png", lambda p: draw(classifier, data, numbers[: args.grid_pictures], p, args.device))
     write_report(report, args.out / "report.json")
     written(args.out / "report.md", lambda p: p.write_text(page + "\n![grid](grid.png)\n", encoding="utf-8"))
