@@ -22,6 +22,21 @@ def check_new(path: Path, overwrite: bool) -> None:
         raise OutputError(f"{path}: exists already; choose another name or allow overwriting (--overwrite)")
 
 
+def check_writable(path: Path) -> None:
+    """Find out before the work that a file could be written; its folder is made.
+
+    Raises:
+        OutputError: it cannot; names ``path``.
+    """
+    probe = path.with_name(f".{path.stem}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another place") from error
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A hidden name beside ``path`` to write under; the file gets its own name when the block ends without an error.

@@ -7,7 +7,7 @@ import torch
 
 from asd_explain.errors import OptionError, OutputError
 from asd_explain.evaluate.json_report import write_report
-from asd_explain.outputs import whole_file
+from asd_explain.outputs import check_writable, whole_file
 from asd_explain.training.config import LoopConfig
 from asd_explain.training.export import export_weights
 from asd_explain.training.folder import CHECKPOINT, CONFIG, check_config, save_checkpoint, write_config
@@ -65,3 +65,11 @@ def test_a_damaged_configuration_is_told_in_one_line(text, tmp_path):
 def test_numbers_that_json_lacks_become_null(tmp_path):
     write_report({"a": [float("inf"), float("nan"), 1.5]}, tmp_path / "r.json")
     assert (tmp_path / "r.json").read_text().split() == ["{", '"a":', "[", "null,", "null,", "1.5", "]", "}"]
+
+
+def test_what_cannot_be_written_is_found_out_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_writable(tmp_path / "file" / "scores.csv")
+    check_writable(tmp_path / "new" / "scores.csv")
+    assert list((tmp_path / "new").iterdir()) == []

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,8 +25,9 @@ from tqdm import tqdm
 from asd_explain.ava_format import COLUMNS, SPEAKING
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.datasets.opening import SETS, detect_set, open_entities
-from asd_explain.errors import OptionError, OutputError
+from asd_explain.errors import OptionError
 from asd_explain.options import DEVICES, pick_device
+from asd_explain.outputs import check_new, check_writable, whole_file
 from asd_explain.running import bounded_threads, run_tool
 from asd_explain.training.recipe_objective import sees_body
 from asd_explain.training.recipe_scoring import score_entities
@@ -119,25 +119,20 @@ def rows_like(path: Path, entities: EntitySet, scores: dict[int, np.ndarray]) ->
 
 def write_csv(path: Path, rows: Iterable[list[str]]) -> int:
     """Write rows under the header, as a whole or not at all; returns how many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial, count = path.with_name(f".{path.name}.{os.getpid()}"), 0
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(HEADER)
-            for row in rows:
-                writer.writerow(row)
-                count += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    count = 0
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(HEADER)
+        for row in rows:
+            writer.writerow(row)
+            count += 1
     return count
 
 
 def run(args: argparse.Namespace) -> str:
     """Score and write; returns the line to print."""
-    if args.out.exists() and not args.overwrite:
-        raise OutputError(f"{args.out} is there already; give another --out, or --overwrite")
+    check_new(args.out, args.overwrite)
+    check_writable(args.out)
     if args.like is not None and not args.like.is_file():
         raise OptionError(f"--like {args.like}: there is no such file")
     kind = args.set or detect_set(args.data, args.split)
