@@ -9,8 +9,8 @@ card of its weights. ``ROOT`` is, for
 * ``cifar10``, ``cifar100``: the folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``, or a folder or a zip
   as for ``folder``;
 * ``celeba``: the folder ``celeba`` or the one that holds it (:mod:`asd_explain.datasets.celeba`);
-* ``folder``: a folder with ``train/CLASS/*.jpg`` and ``val/...`` or ``test/...`` (``torchvision.datasets.ImageFolder``),
-  or a zip of one, which is unzipped once into the cache folder.
+* ``folder``: a folder with ``train/CLASS/*.jpg`` and ``val`` or ``test`` alike (torchvision's ``ImageFolder``), or a
+  zip of one, which is unzipped once into the cache folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -275,19 +276,25 @@ def _folder(name: str, root: Path, split: str, train: bool, size: int, progress:
         raise DataError(f"{folder}: no class folders with pictures ({error})") from None
     read = _Files([Path(path) for path, _ in found.samples], any_size=size > 0)
     targets = np.asarray(found.targets, np.int64)
-    if size and max(_Files(read.paths[:1], any_size=False).shape[:2]) > 64:
+    height, width, _ = read(0).shape
+    if size and max(height, width) > 64:
         return ImageSet(name, tuple(found.classes), targets, read, _scene(size, train))
-    height, width, _ = _Files(read.paths[:1], any_size=False).shape
     if not size and len(read.paths) * height * width * 3 <= HELD_BYTES:
-        bar = tqdm(
-            range(len(read.paths)), desc=f"{folder.name}: pictures", unit="picture", leave=False,
-            disable=None if progress else True,
-        )  # fmt: skip
-        held = np.empty((len(read.paths), height, width, 3), np.uint8)
-        for index in bar:
-            held[index] = read(index)
-        return ImageSet(name, tuple(found.classes), targets, _Held(held), _small(height, width, 0, train))
+        read = _Held(_decoded(folder, len(read.paths), progress))
     return ImageSet(name, tuple(found.classes), targets, read, _small(height, width, size, train))
+
+
+@lru_cache(maxsize=2)
+def _decoded(folder: Path, count: int, progress: bool) -> np.ndarray:
+    """(count, H, W, 3) uint8; kept, as train and what is held out of it are of the same folder."""
+    read = _Files([Path(path) for path, _ in datasets.ImageFolder(folder).samples], any_size=False)
+    bar = tqdm(
+        range(count), desc=f"{folder.name}: pictures", unit="picture", leave=False, disable=None if progress else True
+    )
+    held = np.empty((count, *read.shape), np.uint8)
+    for index in bar:
+        held[index] = read(index)
+    return held
 
 
 def unzipped(path: Path) -> Path:
