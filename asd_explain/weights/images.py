@@ -123,7 +123,7 @@ def build_network(facts: PictureFacts) -> nn.Module:
         # These two have heads that only count while training; nothing here listens to them.
         more = {"aux_logits": False, "init_weights": True} if facts.arch in ("googlenet", "inception_v3") else {}
         host = models.get_model(facts.arch, weights=None, num_classes=number, **more)
-    return squeeze(host, reduction=facts.reduction) if facts.block else host
+    return squeeze(host, reduction=facts.reduction, size=facts.size) if facts.block else host
 
 
 def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> ImageClassifier:
