@@ -67,7 +67,7 @@ DRAWN = {
 PHOTOGRAPH = {"hopper": ("Gray_Hair",), "astronaut": ("Brown_Hair", "Smiling", "Young")}
 _WORN_ALREADY = {"hopper": ("Eyeglasses", "Wearing_Hat"), "astronaut": ()}
 _HOPPER = 0.25  # share of the identities
-_SHARES = (0.7, 0.15, 0.15)
+_SHARES = (0.7, 0.15)  # of train and of valid
 _PER_IDENTITY = 5
 _MARK = "miniature.json"
 _LANDMARKS = " ".join(f"{p}_{c}" for p in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for c in "xy")
@@ -186,7 +186,8 @@ def make_celeba_miniature(
 
 def _write(folder: Path, pictures: int, seed: int, progress: bool) -> None:
     identities = max(4, -(-pictures // _PER_IDENTITY))
-    ends = np.round(np.cumsum(_SHARES) * identities).astype(int)
+    first = min(round(_SHARES[0] * identities), identities - 2)
+    second = min(max(round((_SHARES[0] + _SHARES[1]) * identities), first + 1), identities - 1)
     lines: dict[str, list[str]] = {name: [] for name in ("attr", "partition", "identity", "box", "landmarks")}
     counts = dict.fromkeys(ATTRIBUTES, 0)
     looks: dict[int, Look] = {}
@@ -202,7 +203,7 @@ def _write(folder: Path, pictures: int, seed: int, progress: bool) -> None:
             raise OSError(f"{name} was not written")
         values = [1 if attribute in made.present else -1 for attribute in ATTRIBUTES]
         lines["attr"].append(f"{name} " + " ".join(f"{v:2d}" for v in values))
-        lines["partition"].append(f"{name} {int(np.searchsorted(ends, identity, side='right'))}")
+        lines["partition"].append(f"{name} {int(identity >= first) + int(identity >= second)}")
         lines["identity"].append(f"{name} {identity + 1}")
         lines["box"].append(f"{name} " + " ".join(f"{round(float(v)):3d}" for v in made.box))
         lines["landmarks"].append(f"{name} " + " ".join(f"{round(float(v)):3d}" for v in made.landmarks.ravel()))
