@@ -82,6 +82,7 @@ class ImageClassifier(nn.Module):
     def __init__(self, network: nn.Module, facts: PictureFacts, card: PictureCard | None = None) -> None:
         super().__init__()
         self.network, self.facts, self.card = network, facts, card
+        self._channels_last = False
         # The card keeps these; a state dict has the network's own keys only.
         self.register_buffer("mean", torch.tensor(facts.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts.std).view(3, 1, 1), persistent=False)
@@ -93,16 +94,14 @@ class ImageClassifier(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(B, C) logits of (B, 3, H, W) pictures in [0, 1]."""
         standardised = self.standardised(pictures)
-        if self.network_is_channels_last:
+        if self._channels_last:
             standardised = standardised.contiguous(memory_format=torch.channels_last)
         return self.network(standardised)
-
-    network_is_channels_last = False
 
     def channels_last(self) -> ImageClassifier:
         """Keep maps with the channels innermost: the same answers, sooner where there are few channels or a GPU."""
         self.network.to(memory_format=torch.channels_last)
-        self.network_is_channels_last = True
+        self._channels_last = True
         return self
 
 
