@@ -20,6 +20,8 @@ _STANDARD_WIDTH = 64
 class CifarResNet(ResNet):
     """A ResNet with a 3x3 stem of stride 1 and no max pool; see :func:`cifar_resnet`."""
 
+    image_size = 32
+
     def __init__(self, block: type[nn.Module], layers: tuple[int, ...], classes: int, width: int) -> None:
         self._width = width
         super().__init__(block, list(layers), num_classes=classes)

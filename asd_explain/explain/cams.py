@@ -158,7 +158,7 @@ class GradientHeat(Explainer):
         result = {}
         for stream, values in maps.items():
             # One neighbour, the frame itself, in the protocol "frame".
-            by_pooled = gradients[stream].reshape(values.shape[1:3])
+            by_pooled = gradients[stream].reshape(pooled[stream].shape[1:])
             by_maps = through_pool(model, values[0], by_pooled)
             if self.protocol == "clip":
                 result[stream] = self._formula(values.transpose(1, 2), by_maps.transpose(0, 1)[None])[0]

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from asd_explain.errors import OptionError
 from asd_explain.explain.base import Explainer, register
-from asd_explain.explain.geometry import upsample
+from asd_explain.explain.geometry import over_picture, upsample
 from asd_explain.explain.gradients import (
     embeddings,
     frame_gradients,
@@ -214,7 +214,7 @@ class FullGradHeat(Explainer):
             begin, end = max(0, first - 2 * halo), min(length, last + 2 * halo)
             beside = {s: x[:, begin:end] for s, x in inputs.items() if s != stream and s != "audio" and x is not None}
             sums = self._piece(model, stream, crops[:, begin:end], near[first:last], first - begin, beside)
-            pieces.append(_on_crop(model, sums.maps, slice(first - begin, last - begin), crops.shape[-1]))
+            pieces.append(_on_crop(model, sums.maps, slice(first - begin, last - begin), tuple(crops.shape[-2:])))
         return torch.from_numpy(np.concatenate(pieces)).to(crops.device)
 
     def _piece(
@@ -248,19 +248,31 @@ class FullGradHeat(Explainer):
         return sums
 
 
-def _on_crop(model: nn.Module, maps: dict[tuple[int, int], torch.Tensor], frames: slice, side: int) -> np.ndarray:
-    """Maps of several sizes enlarged to (T, side, side) and added; cells lie as strides and paddings put them."""
+def _on_crop(
+    model: nn.Module, maps: dict[tuple[int, int], torch.Tensor], frames: slice, size: tuple[int, int]
+) -> np.ndarray:
+    """Maps of several sizes enlarged to (T, H, W) and added; cells lie as strides and paddings put them."""
     total = 0.0
-    for (height, _), values in maps.items():
-        # The network's own maps may hang over the crop's end: 4 cells of 32 pixels on 112.
-        own = height == math.ceil(side / model.map_stride_px)
-        stride = model.map_stride_px if own else side / height
-        offset = model.map_offset_px * (stride - 1) / max(model.map_stride_px - 1, 1)
+    for cells, values in maps.items():
         values = values[frames].cpu().numpy()
-        total = total + (
-            values if height == side else np.stack([upsample(v, stride, offset, side, "bilinear") for v in values])
-        )
+        if cells != size:
+            strides, offsets = _lie(model, cells, size)
+            values = np.stack([upsample(v, strides, offsets, size, "bilinear") for v in values])
+        total = total + values
     return total
+
+
+def _lie(
+    model: nn.Module, cells: tuple[int, int], size: tuple[int, int]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(strides, offsets) of a layer's cells, px; of a picture's network, which states none, from edge to edge."""
+    if model.map_stride_px is None:
+        return over_picture(cells, size)
+    # The network's own maps may hang over the crop's end: 4 cells of 32 pixels on 112.
+    own = cells[0] == math.ceil(size[0] / model.map_stride_px)
+    stride = model.map_stride_px if own else size[0] / cells[0]
+    offset = model.map_offset_px * (stride - 1) / max(model.map_stride_px - 1, 1)
+    return (stride, stride), (offset, offset)
 
 
 @dataclass(frozen=True)

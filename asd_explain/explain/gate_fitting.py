@@ -152,6 +152,30 @@ class GateFitter:
         logits = self.model.classify(*x.split(self.widths, -1))
         return logits[..., 1] - logits[..., 0]
 
+    def squeezed(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) what the block sees of ``x``."""
+        return x
+
+    def gated(self, x: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """``x`` behind gates (B, T, C)."""
+        return gates * x
+
+    def kept(self, x: torch.Tensor, mask: torch.Tensor, by_mean: torch.Tensor) -> torch.Tensor:
+        """``x`` where the mask (B, T, C) is 1; elsewhere zero or, where ``by_mean`` (B, 1, 1), the channel's mean."""
+        return mask * x + (1 - mask) * torch.where(by_mean, self.mean, torch.zeros(()))
+
+    def divergence(self, answer: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
+        """(B, T) KL divergence of what is answered from what is answered of the changed vectors."""
+        return _kl(answer, changed)
+
+    def moved(self, answer: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
+        """Mean change of P, in [0, 1]."""
+        return (torch.sigmoid(changed) - torch.sigmoid(answer)).abs().mean()
+
+    def balanced(self, loss: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+        """Mean of a loss (B, T) in which all verdicts count alike."""
+        return _by_class(loss, answer)
+
     def _selection(self, pre: torch.Tensor, jitter: float) -> torch.Tensor:
         o = self.options
         pre = pre + jitter * torch.randn(pre.shape, generator=self.generator)
@@ -171,23 +195,23 @@ class GateFitter:
         """The objective on a batch of fusion vectors (B, T, C), and its parts."""
         o = self.options
         b = len(x)
-        seen = self.block.standardised(x)
+        seen = self.block.standardised(self.squeezed(x))
         seen = seen + o.input_noise * torch.randn(seen.shape, generator=self.generator)
         pre = self.block.expand(torch.relu(self.block.reduce(seen)))
         gates = torch.sigmoid(pre)
-        changed = [x, gates * x]
+        changed = [x, self.gated(x, gates)]
         if o.keep_weight:
             mask = self._selection(pre, jitter)
             swapped = torch.rand(b, 1, 1, generator=self.generator) < o.swap
             mask = torch.where(swapped, mask.roll(1, 0), mask)
             by_mean = torch.rand(b, 1, 1, generator=self.generator) < o.mean_fill
-            changed.append(mask * x + (1 - mask) * torch.where(by_mean, self.mean, torch.zeros(())))
+            changed.append(self.kept(x, mask, by_mean))
         margins = self.margin(torch.cat(changed)).split(b)
         margin = margins[0].detach()
-        drift = (torch.sigmoid(margins[1]) - torch.sigmoid(margin)).abs().mean()
-        kl = _kl(margin, margins[1]).mean()
+        drift = self.moved(margin, margins[1])
+        kl = self.divergence(margin, margins[1]).mean()
         off = F.huber_loss((margins[1] - margin) / margin.std().clamp_min(1.0), torch.zeros_like(margin))
-        kept = _by_class(_kl(margin, margins[2]), margin) if o.keep_weight else torch.zeros(())
+        kept = self.balanced(self.divergence(margin, margins[2]), margin) if o.keep_weight else torch.zeros(())
         weight = float(self.log_lambda.exp())
         faithful = kl + drift + o.margin_weight * off
         saturation = F.relu(pre.abs() - PRE_LIMIT).square().mean()

@@ -13,7 +13,11 @@ INTERPOLATIONS = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR, "nea
 
 
 def upsample(
-    heat: np.ndarray, stride_px: float, offset_px: float, size: int = 112, interpolation: str = "bicubic"
+    heat: np.ndarray,
+    stride_px: float | tuple[float, float],
+    offset_px: float | tuple[float, float],
+    size: int | tuple[int, int] = 112,
+    interpolation: str = "bicubic",
 ) -> np.ndarray:
     """Upsample a map onto its crop with every cell where the network's strides put its centre.
 
@@ -22,13 +26,13 @@ def upsample(
 
     Args:
         heat: (h, w) float32.
-        stride_px: distance of two cells' centres in crop pixels.
-        offset_px: pixel that cell 0 is centred on.
-        size: side of the crop in pixels.
+        stride_px: distance of two cells' centres in crop pixels; one number, or (down, across).
+        offset_px: pixel that cell 0 is centred on, likewise.
+        size: side of the crop in pixels, or (H, W).
         interpolation: "bicubic", "bilinear" or "nearest".
 
     Returns:
-        (size, size) float32 within the range of ``heat``: the overshoot of bicubic interpolation is cut off.
+        (H, W) float32 within the range of ``heat``: the overshoot of bicubic interpolation is cut off.
 
     Raises:
         OptionError: for an unknown interpolation.
@@ -37,10 +41,22 @@ def upsample(
         raise OptionError(f"unknown interpolation {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}")
     heat = np.ascontiguousarray(heat, np.float32)
     # warpAffine with WARP_INVERSE_MAP: source cell = (pixel - offset) / stride
-    inverse = np.array([[1 / stride_px, 0, -offset_px / stride_px], [0, 1 / stride_px, -offset_px / stride_px]])
+    (down, across), (top, left), (height, width) = map(_both, (stride_px, offset_px, size))
+    inverse = np.array([[1 / across, 0, -left / across], [0, 1 / down, -top / down]])
     flags = INTERPOLATIONS[interpolation] | cv2.WARP_INVERSE_MAP
-    drawn = cv2.warpAffine(heat, inverse, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    drawn = cv2.warpAffine(heat, inverse, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.clip(drawn, heat.min(), heat.max())
+
+
+def _both(value: float | tuple[float, float]) -> tuple[float, float]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def over_picture(cells: tuple[int, int], size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Strides and offsets for :func:`upsample` by which (h, w) cells cover a picture of (H, W) pixels from edge to
+    edge, as resizing it would have it."""
+    strides = size[0] / cells[0], size[1] / cells[1]
+    return strides, ((strides[0] - 1) / 2, (strides[1] - 1) / 2)
 
 
 def drawing_scale(heat: np.ndarray, percentile: float = 99.0) -> float:

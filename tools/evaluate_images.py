@@ -1,0 +1,230 @@
+"""Measure the explanations of a classifier of pictures, and what its block costs.
+
+    python tools/evaluate_images.py --weights runs/cifar10/block.seed0/last.safetensors \\
+        --plain runs/cifar10/plain.seed0/last.safetensors --set cifar10 --root cifar10.zip --out runs/images
+
+``--weights`` is a checkpoint of ``tools/train_images.py``. Where it has no block, ``--fit N`` puts one before its
+pooling and fits it to N pictures of the split train, without labels; without ``--fit`` only the rivals are measured.
+
+In the folder ``--out``: ``metrics.csv`` (every figure of every picture), ``report.json``, ``report.md``, ``grid.png``.
+Accuracy is of the whole split (or ``--accuracy-pictures``), faithfulness of ``--pictures`` of it, ablations of
+``--ablation-pictures``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from asd_explain.errors import OptionError
+from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
+from asd_explain.evaluate.image_report import csv_text, grid, markdown, written
+from asd_explain.evaluate.images import (
+    AGAINST,
+    METHODS,
+    RIVALS,
+    SE_METHODS,
+    PictureRow,
+    ablations,
+    chosen,
+    measure,
+    right,
+    seen,
+    subset,
+    table,
+)
+from asd_explain.evaluate.json_report import write_report
+from asd_explain.evaluate.paired import mean_interval, paired
+from asd_explain.explain.gate_fitting import FitOptions
+from asd_explain.explain.image_fitting import fit
+from asd_explain.explain.images import STREAM, beyond_fullgrad, explain_batch, predicted
+from asd_explain.models.images import block_of, blocks_in, squeeze
+from asd_explain.outputs import check_new
+from asd_explain.running import run_tool
+
+log = logging.getLogger(__name__)
+
+FILES = ("metrics.csv", "report.json", "report.md", "grid.png")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the command."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--weights", type=Path, required=True, help="checkpoint of tools/train_images.py, card beside it")
+    p.add_argument("--plain", type=Path, help="checkpoint trained without the block, for the accuracy")
+    p.add_argument("--set", required=True, help="cifar10, cifar100, celeba or folder")
+    p.add_argument("--root", type=Path, required=True, help="where the set lies")
+    p.add_argument("--split", default="test", help="default test")
+    p.add_argument("--size", type=int, default=0, help="side pictures are brought to, px (default: as they are)")
+    p.add_argument("--out", type=Path, required=True, help="folder for the results")
+    p.add_argument("--fit", type=int, default=0, metavar="N", help="fit a block to N pictures of train, without labels")
+    p.add_argument("--fit-steps", type=int, default=FitOptions().steps, help="steps of the fit (default %(default)s)")
+    p.add_argument("--pictures", type=int, default=200, help="of which faithfulness is measured (default 200)")
+    p.add_argument("--ablation-pictures", type=int, default=100, help="for ablations; 0 for none (default 100)")
+    p.add_argument("--accuracy-pictures", type=int, default=0, help="for accuracy and gates (default: all)")
+    p.add_argument("--grid-pictures", type=int, default=6, help="rows of the figure (default 6)")
+    p.add_argument("--steps", type=int, default=10, help="intervals of a curve (default 10)")
+    p.add_argument("--seed", type=int, default=0, help="of the choice of pictures, and of the fit (default 0)")
+    p.add_argument("--workers", type=int, default=0, help="processes that read pictures (default 0)")
+    p.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    p.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    return p
+
+
+def methods_for(model: nn.Module) -> tuple[str, ...]:
+    """The methods that a squeezed network admits."""
+    methods = METHODS if block_of(model).learnt else tuple(m for m in METHODS if m not in SE_METHODS)
+    split = beyond_fullgrad(model) is None
+    return tuple(m for m in methods if m != "fullgrad" or split)
+
+
+def prepare(model: nn.Module, network: nn.Module, train: Dataset | None, args: argparse.Namespace) -> dict | None:
+    """Make sure that there is a block, and fit it where that is asked for; returns what the fit did."""
+    if not blocks_in(model):
+        squeeze(network).eval()
+        block_of(model).to(args.device)
+    if not args.fit:
+        return None
+    if block_of(model).learnt:
+        raise OptionError(f"the block of {args.weights} has been trained; leave --fit out")
+    pictures = DataLoader(subset(train, chosen(train, args.fit, args.seed)), 64)
+    multilabel = bool(getattr(train, "multilabel", False))
+    options = replace(FitOptions(), steps=args.fit_steps)
+    with tqdm(total=args.fit_steps, desc="fit", disable=True if args.quiet else None, leave=False) as bar:
+        done = fit(
+            model, pictures, multilabel=multilabel, options=options, seed=args.seed, progress=lambda *_: bar.update()
+        )
+    log.info("fitted without labels: answers moved by %.4f, %.1f %% agree", done.drift, 100 * done.agreement)
+    return vars(done)
+
+
+def faithfulness(
+    model: nn.Module, data: Dataset, numbers: np.ndarray, multilabel: bool, args: argparse.Namespace
+) -> tuple[list[PictureRow], list[PictureRow]]:
+    """(rows of the methods, rows of the ablations)."""
+    methods = methods_for(model)
+    variants = ablations() if block_of(model).learnt and args.ablation_pictures else []
+    wanted = set(chosen(numbers, min(args.ablation_pictures, len(numbers)), args.seed).tolist()) if variants else set()
+    labels = {label for label, *_ in variants}
+    rows: list[PictureRow] = []
+    for i, number in enumerate(tqdm(numbers, desc="faithfulness", disable=True if args.quiet else None, leave=False)):
+        picture = data[int(number)][0].to(args.device)
+        more = variants if i in wanted else ()
+        rows += measure(model, picture, int(number), methods, more=more, multilabel=multilabel, steps=args.steps)
+    ablated = {row.picture for row in rows if row.method in labels}
+    base = [row for row in rows if row.method == AGAINST and row.picture in ablated]
+    return [r for r in rows if r.method not in labels], [*base, *(r for r in rows if r.method in labels)]
+
+
+def draw(model: nn.Module, data: Dataset, numbers: np.ndarray, path: Path, device: str) -> None:
+    """The figure grid of the first pictures."""
+    classes = getattr(data, "classes", None)
+    pictures, titles, heats = [], [], []
+    methods = [m for m in (*SE_METHODS[:2], *RIVALS, "centre") if m in methods_for(model)]
+    for number in numbers:
+        picture, target = data[int(number)]
+        batch = picture[None].to(device)
+        with torch.inference_mode():
+            said = predicted(model(batch)[0])
+        name = str(said) if classes is None else classes[said]
+        true = "" if np.ndim(target) else f" (is {classes[int(target)] if classes is not None else int(target)})"
+        pictures.append(picture.permute(1, 2, 0).numpy())
+        titles.append(f"{name}{true}")
+        heats.append({m: explain_batch(model, batch, m)[0] for m in methods})
+    grid(path, pictures, titles, heats)
+
+
+def accuracies(
+    answers: dict[str, np.ndarray], plain: dict[str, np.ndarray] | None, learnt: bool
+) -> tuple[dict[str, dict], dict | None]:
+    """({what: accuracy with its interval}, with the block minus without, picture by picture, or None)."""
+    names = {"with the block" if learnt else "without a block": right(answers["logits"], answers["targets"])}
+    if learnt:
+        names["the same network, its block bypassed"] = right(answers["bypassed"], answers["targets"])
+    if plain is not None:
+        names["trained without the block"] = right(plain["logits"], plain["targets"])
+    values = {name: {str(i): float(v) for i, v in enumerate(some)} for name, some in names.items()}
+    found = {name: mean_interval(some)._asdict() | {"pictures": len(some)} for name, some in values.items()}
+    if plain is None:
+        return found, None
+    c = paired(next(iter(values.values())), values["trained without the block"])
+    return found, {"difference": c.difference, "low": c.low, "high": c.high}
+
+
+def run(args: argparse.Namespace, command: str) -> str:
+    """Measure, write, and return the page."""
+    from asd_explain.datasets.images import open_images
+    from asd_explain.weights.images import load_classifier
+
+    for name in FILES:
+        check_new(args.out / name, args.overwrite)
+    for name in ("pictures", "steps", "grid_pictures"):
+        if getattr(args, name) < 1:
+            raise OptionError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    classifier = load_classifier(args.weights, args.device)
+    data = open_images(args.set, args.root, args.split, size=args.size)
+    train = open_images(args.set, args.root, "train", size=args.size) if args.fit else None
+    fitted = prepare(classifier, classifier.network, train, args)
+    part = subset(data, chosen(data, args.accuracy_pictures or len(data), args.seed))
+
+    def look(model: nn.Module, what: str) -> dict[str, np.ndarray]:
+        with tqdm(total=len(part), desc=what, disable=True if args.quiet else None, leave=False) as bar:
+            return seen(model, part, workers=args.workers, progress=bar.update)
+
+    answers = look(classifier, "accuracy")
+    plain = None
+    if args.plain is not None:
+        other = load_classifier(args.plain, args.device)
+        if not blocks_in(other):
+            squeeze(other.network).eval()
+        plain = look(other, "accuracy, plain")
+    learnt = block_of(classifier).learnt
+    accuracy, drop = accuracies(answers, plain, learnt)
+    numbers = chosen(data, args.pictures, args.seed)
+    rows, ablated = faithfulness(classifier, data, numbers, bool(data.multilabel), args)
+    # One picture is one track of one frame.
+    gates = [{STREAM: torch.from_numpy(answers["gates"])}] if learnt else []
+    report = {
+        "command": command,
+        "network": args.weights.name if classifier.card is None else classifier.card.name,
+        "data": f"{args.set}, split {args.split}",
+        "accuracy": accuracy,
+        "drop": drop,
+        "fit": fitted,
+        "against": AGAINST if learnt else RIVALS[0],
+        "faithfulness": table(rows, AGAINST if learnt else RIVALS[0]),
+        "ablations": table(ablated),
+        "gates": distribution_rows(gates),
+        "selection": selection_rows(gates) if gates else [],
+    }
+    page = markdown(report)
+    written(args.out / "metrics.csv", lambda p: p.write_text(csv_text([*rows, *ablated]), encoding="utf-8"))
+    written(args.out / "grid.png", lambda p: draw(classifier, data, numbers[: args.grid_pictures], p, args.device))
+    write_report(report, args.out / "report.json")
+    written(args.out / "report.md", lambda p: p.write_text(page + "\n![grid](grid.png)\n", encoding="utf-8"))
+    return page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line."""
+    args = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    # Folders are the caller's own business and do not belong into a report.
+    private = {"--root", "--out", "--weights", "--plain"}
+    words = [Path(w).name if i and given[i - 1] in private else w for i, w in enumerate(given)]
+    return run_tool(lambda: run(args, "python tools/evaluate_images.py " + " ".join(words)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
