@@ -70,7 +70,7 @@ class ImageSqueeze(SqueezeExcite):
     @property
     def learnt(self) -> bool:
         """Whether it was fitted, trained or loaded; else all gates are equal, and they say nothing."""
-        return bool(self.expand.weight.detach().any())
+        return bool(self.expand.weight.detach().any() or self.expand.bias.detach().any())
 
     def as_maps(self, x: torch.Tensor, image: tuple[int, int] | None = None) -> torch.Tensor:
         """Maps (N, C, h, w) of what the block is given: as they are, or the tokens of the grid.

@@ -138,9 +138,9 @@ def draw(model: nn.Module, data: Dataset, numbers: np.ndarray, path: Path, devic
         with torch.inference_mode():
             said = predicted(model(batch)[0])
         name = str(said) if classes is None else classes[said]
-        true = "" if np.ndim(target) else f" (is {classes[int(target)] if classes is not None else int(target)})"
+        true = "" if np.ndim(target) else f"(is {classes[int(target)] if classes is not None else int(target)})"
         pictures.append(picture.permute(1, 2, 0).numpy())
-        titles.append(f"{name}{true}")
+        titles.append(f"{name}\n{true}")
         heats.append({m: explain_batch(model, batch, m)[0] for m in methods})
     grid(path, pictures, titles, heats)
 
@@ -162,11 +162,22 @@ def accuracies(
     return found, {"difference": c.difference, "low": c.low, "high": c.high}
 
 
+def load_classifier(path: Path, device: str) -> nn.Module:
+    """See :func:`asd_explain.weights.images.load_classifier`."""
+    from asd_explain.weights import images
+
+    return images.load_classifier(path, device)
+
+
+def open_images(name: str, root: Path, split: str, **options: object) -> Dataset:
+    """See :func:`asd_explain.datasets.images.open_images`."""
+    from asd_explain.datasets import images
+
+    return images.open_images(name, root, split, **options)
+
+
 def run(args: argparse.Namespace, command: str) -> str:
     """Measure, write, and return the page."""
-    from asd_explain.datasets.images import open_images
-    from asd_explain.weights.images import load_classifier
-
     for name in FILES:
         check_new(args.out / name, args.overwrite)
     for name in ("pictures", "steps", "grid_pictures"):
@@ -209,8 +220,10 @@ def run(args: argparse.Namespace, command: str) -> str:
         "selection": selection_rows(gates) if gates else [],
     }
     page = markdown(report)
-    written(args.out / "metrics.csv", lambda p: p.write_text(csv_text([*rows, *ablated]), encoding="utf-8"))
-    written(args.out / "grid.png", lambda p: draw(classifier, data, numbers[: args.grid_pictures], p, args.device))
+    spread = numbers[np.unique(np.linspace(0, len(numbers) - 1, args.grid_pictures).round().astype(int))]
+    every = list(dict.fromkeys([*rows, *ablated]))
+    written(args.out / "metrics.csv", lambda p: p.write_text(csv_text(every), encoding="utf-8"))
+    written(args.out / "grid.png", lambda p: draw(classifier, data, spread, p, args.device))
     write_report(report, args.out / "report.json")
     written(args.out / "report.md", lambda p: p.write_text(page + "\n![grid](grid.png)\n", encoding="utf-8"))
     return page

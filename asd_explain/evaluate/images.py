@@ -157,7 +157,11 @@ def ablations() -> list[Variant]:
         found.append((f"se: percentile {100 * p:.0f}", _percentile(p), "bicubic"))
         found.append((f"se: top {100 * (1 - p):.0f} %", _top(round(1 - p, 6)), "bicubic"))
     for method in ("se-plain", "se-paper", "gradcam"):
-        found += [(f"{method}, {kind}", _named(method), kind) for kind in INTERPOLATIONS]
+        found += [
+            (f"{method}, {kind}", _named(method), kind)
+            for kind in INTERPOLATIONS
+            if (method, kind) != (AGAINST, "bicubic")  # that is AGAINST itself
+        ]
     return found
 
 
