@@ -234,8 +234,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     given = sys.argv[1:] if argv is None else list(argv)
     # Folders are the caller's own business and do not belong into a report.
-    private = {"--root", "--out", "--weights", "--plain"}
-    words = [Path(w).name if i and given[i - 1] in private else w for i, w in enumerate(given)]
+    private = {"--root": 1, "--out": 1, "--weights": 2, "--plain": 2}
+    kept = [private.get(before, 0) for before in ("", *given[:-1])]
+    words = ["/".join(Path(w).parts[-k:]) if k else w for w, k in zip(given, kept, strict=True)]
     return run_tool(lambda: run(args, "python tools/evaluate_images.py " + " ".join(words)))
 
 

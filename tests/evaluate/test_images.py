@@ -107,6 +107,15 @@ class Pictures(torch.utils.data.Dataset):
         return torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(index)), index % 10
 
 
+class Attributes(Pictures):
+    """The same pictures with ten attributes each."""
+
+    multilabel = True
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().__getitem__(index)[0], (torch.arange(10) % (2 + index % 3) == 0).float()
+
+
 def test_every_method_and_ablation_is_measured() -> None:
     more = ablations()
     rows = measure(_model(), Pictures()[0][0], 0, METHODS, more=more, steps=3)
@@ -195,7 +204,8 @@ def command(monkeypatch: pytest.MonkeyPatch):
         return Classifier(_model()).eval()
 
     monkeypatch.setattr(evaluate_images, "load_classifier", load)
-    monkeypatch.setattr(evaluate_images, "open_images", lambda *a, **k: Pictures())
+    data = {"folder": Pictures(), "celeba": Attributes()}
+    monkeypatch.setattr(evaluate_images, "open_images", lambda name, *a, **k: data[name])
     small = ["--pictures", "3", "--ablation-pictures", "2", "--grid-pictures", "2", "--steps", "2", "--quiet"]
 
     def run(out, *more: str, weights: str = "block.safetensors") -> int:
@@ -243,3 +253,13 @@ def test_a_plain_network_is_measured_by_its_rivals_or_fitted(command, tmp_path) 
     assert report["fit"]["pictures"] == 12
     assert "se-plain" in {e["method"] for e in report["faithfulness"]}
     assert command(tmp_path / "c", *fitting) == 2
+
+
+def test_attributes_end_to_end(command, tmp_path) -> None:
+    fitting = ("--fit", "12", "--fit-steps", "5", "--ablation-pictures", "1")
+    assert command(tmp_path, "--set", "celeba", *fitting, weights="plain.safetensors") == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    answers = seen(evaluate_images.load_classifier(tmp_path / "block.safetensors", "cpu"), Attributes())
+    assert answers["targets"].shape == (12, 10)
+    accuracy = report["accuracy"]["the same network, its block bypassed"]
+    assert accuracy["mean"] == pytest.approx(right(answers["bypassed"], answers["targets"]).mean(), abs=1e-3)
