@@ -62,6 +62,29 @@ def network_card_text(
     )
 
 
+def classifier_card_text(
+    name: str,
+    arch: str,
+    path: Path,
+    *,
+    source: str,
+    training_data: str,
+    limits: Sequence[str],
+    tables: Mapping[str, Mapping[str, object]],
+) -> str:
+    """The card of a classifier of pictures, see :mod:`asd_explain.weights.images`.
+
+    Args:
+        name: of the card.
+        arch: of the network.
+        path: the file, already written.
+        source, training_data, limits: see :class:`asd_explain.weights.cards.Card`.
+        tables: as for :func:`fitted_card_text`.
+    """
+    names = {"name": name, "kind": "classifier", "model": arch}
+    return _card_text(names, path, source, training_data, {}, limits, tables, "that of whoever trained it")
+
+
 def _card_text(
     names: Mapping[str, str],
     path: Path,
@@ -90,5 +113,7 @@ def _card_text(
 
 
 def _toml(value: object) -> str:
-    """A text, number or list of numbers, which TOML writes as JSON and Python do (NaN, too)."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    """A text, truth value, number or list of those, which TOML writes as JSON and Python do (NaN, too)."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else repr(value)

@@ -1,0 +1,283 @@
+"""The loop of a training on pictures: epochs, validation after each, one folder with everything needed to go on.
+
+Every draw is a function of the seed, the epoch and the picture's number: both arms see the same pictures, cut alike and
+in the same order, however many processes load them; and a training that was cut off and goes on, on the CPU, ends with
+the same bits. The folder:
+
+* ``checkpoint.pt`` to go on from;
+* ``last.safetensors``, ``best.safetensors``: the network after the last epoch, and after that with the highest score
+  (accuracy; of attributes the mean average precision) on the pictures of the validation, each with a card (``.toml``);
+* ``log.csv``: a row an epoch; ``config.json``.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from asd_explain.datasets.images import ImageSet
+from asd_explain.errors import OptionError
+from asd_explain.evaluate.classification import attribute_scores, class_scores
+from asd_explain.training.folder import CHECKPOINT, save_checkpoint
+from asd_explain.training.image_config import ImageLoopConfig, ImageTraining
+from asd_explain.weights.images import ImageClassifier
+
+log = logging.getLogger(__name__)
+
+LOG = "log.csv"
+_STORED = {"network", "optimiser", "progress", "batches"}
+_INSTEAD = "give another --out, or --overwrite to begin anew"
+_TEST_BATCH = 250
+
+
+@dataclass
+class ImageProgress:
+    """Where a training stands.
+
+    Attributes:
+        epoch: that is going on, from 1.
+        done: batches of it.
+        sums: over the pictures of those batches: "loss", "right" (share of attributes, of several), "pictures".
+        best: highest score of the validation so far, and the epoch it was reached in.
+    """
+
+    epoch: int = 1
+    done: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: tuple[float, int] = (-1.0, 0)
+
+
+class _Drawn(Dataset):
+    """The pictures of an epoch, each cut and mirrored by a seed of its own."""
+
+    def __init__(self, images: ImageSet, seed: int, epoch: int) -> None:
+        self.images, self.seed, self.epoch = images, seed, epoch
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int | torch.Tensor]:
+        draw = np.random.SeedSequence([self.seed, self.epoch, index, 0xD2A3]).generate_state(1, np.uint64)
+        torch.default_generator.manual_seed(int(draw[0] >> np.uint64(1)))
+        return self.images[index]
+
+
+@torch.inference_mode()
+def logits_of(
+    classifier: ImageClassifier, images: ImageSet, device: torch.device, workers: int = 0, progress: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """((N, C) float32 logits, targets) of all pictures, in evaluation mode."""
+    classifier.eval()
+    loader = DataLoader(images, _TEST_BATCH, num_workers=workers)
+    found = []
+    for pictures, _ in tqdm(loader, desc="pictures", leave=False, disable=None if progress else True):
+        found.append(classifier(pictures.to(device)).float().cpu().numpy())
+    return np.concatenate(found), images.targets
+
+
+def scores_of(logits: np.ndarray, images: ImageSet) -> dict[str, float]:
+    """The scores that fit the set's kind of targets."""
+    return (attribute_scores if images.multilabel else class_scores)(logits, images.targets)
+
+
+def main_score(scores: dict[str, float]) -> float:
+    """The one by which an epoch is best: mean average precision of attributes, else accuracy."""
+    value = scores.get("mean_ap", scores["accuracy"])
+    return scores["accuracy"] if math.isnan(value) else value
+
+
+class ImageTrainer:
+    """Trains a classifier.
+
+    Args:
+        classifier: on its device.
+        train, val: the pictures.
+        config: how.
+        folder: for everything that is written.
+        keep: called with (name, row of the log) to write weights named "last" or "best".
+        workers: processes that load, 0 for none.
+        progress: whether to show a progress bar.
+    """
+
+    def __init__(
+        self,
+        classifier: ImageClassifier,
+        train: ImageSet,
+        val: ImageSet,
+        config: ImageTraining,
+        folder: Path,
+        keep: Callable[[str, dict[str, float]], None],
+        workers: int = 0,
+        progress: bool = False,
+    ) -> None:
+        loop: ImageLoopConfig = config.loop
+        if loop.batch > len(train):
+            raise OptionError(f"[loop] batch = {loop.batch}, but there are {len(train)} pictures to learn from")
+        self.classifier, self.train, self.val, self.config = classifier, train, val, config
+        self.folder, self.keep, self.workers, self.progress = Path(folder), keep, workers, progress
+        self.device = next(classifier.parameters()).device
+        self.batches = len(train) // loop.batch
+        weights = [p for p in classifier.parameters() if p.dim() > 1]
+        others = [p for p in classifier.parameters() if p.dim() <= 1]
+        groups = [{"params": weights, "weight_decay": loop.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.SGD(groups, lr=loop.lr, momentum=loop.momentum, nesterov=loop.momentum > 0)
+        self.state = ImageProgress()
+
+    def resume(self) -> bool:
+        """Go on from the folder's checkpoint, if there is one.
+
+        Raises:
+            OptionError: it is of another network or other pictures, or cannot be read.
+        """
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return False
+        try:
+            stored = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
+            raise OptionError(f"{path} cannot be read as a checkpoint; {_INSTEAD}") from error
+        if not isinstance(stored, dict) or not set(stored) >= _STORED:
+            raise OptionError(f"{path} is no checkpoint of a training on pictures; {_INSTEAD}")
+        if stored["batches"] != self.batches:
+            raise OptionError(f"{path}: {stored['batches']} batches an epoch then, {self.batches} now; {_INSTEAD}")
+        try:
+            self.classifier.network.load_state_dict(stored["network"])
+            self.optimiser.load_state_dict(stored["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise OptionError(f"{path} is of another network; {_INSTEAD}") from error
+        self.state = ImageProgress(**stored["progress"])
+        return True
+
+    def run(self) -> None:
+        """Train to the end of the last epoch.
+
+        Raises:
+            FloatingPointError: the loss is no longer finite; the last checkpoint is from before that.
+        """
+        self._trim_log()
+        while self.state.epoch <= self.config.loop.epochs:
+            began = time.perf_counter()
+            self._epoch()
+            row = self._row()
+            logits, _ = logits_of(self.classifier, self.val, self.device, self.workers, self.progress)
+            scores = scores_of(logits, self.val)
+            row |= {f"val_{name}": value for name, value in scores.items()}
+            row["seconds"] = time.perf_counter() - began
+            if main_score(scores) > self.state.best[0]:
+                self.state.best = (main_score(scores), self.state.epoch)
+                self.keep("best", row)
+            self.keep("last", row)
+            self._log(row)
+            self.state = ImageProgress(self.state.epoch + 1, best=self.state.best)
+            self._save()
+
+    def _epoch(self) -> None:
+        state, loop = self.state, self.config.loop
+        self.classifier.train()
+        bar = tqdm(
+            total=self.batches, initial=state.done, desc=f"epoch {state.epoch} of {loop.epochs}", unit="batch",
+            disable=None if self.progress else True,
+        )  # fmt: skip
+        with bar:
+            for pictures, targets in self._loaded():
+                self._one(pictures.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True))
+                state.done += 1
+                bar.update()
+                bar.set_postfix(loss=f"{state.sums['loss'] / state.sums['pictures']:.3f}", refresh=False)
+                if state.done % loop.save_every == 0 and state.done < self.batches:
+                    self._save()
+
+    def _loaded(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        state, loop, seed = self.state, self.config.loop, self.config.seed
+        order = np.random.default_rng([seed, state.epoch, 0x0D37]).permutation(len(self.train))
+        chosen = order[: self.batches * loop.batch].reshape(self.batches, loop.batch)[state.done :]
+        drawn = _Drawn(self.train, seed, state.epoch)
+        cuda = self.device.type == "cuda"
+        return iter(DataLoader(drawn, batch_sampler=chosen.tolist(), num_workers=self.workers, pin_memory=cuda))
+
+    def _one(self, pictures: torch.Tensor, targets: torch.Tensor) -> None:
+        state, loop = self.state, self.config.loop
+        step = (state.epoch - 1) * self.batches + state.done
+        for group in self.optimiser.param_groups:
+            group["lr"] = loop.rate(step, loop.epochs * self.batches)
+        # What dropout draws follows from where we are: nothing of it has to be kept.
+        draw = np.random.SeedSequence([self.config.seed, state.epoch, state.done]).generate_state(1, np.uint64)
+        torch.manual_seed(int(draw[0] >> np.uint64(1)))
+        half = self.device.type == "cuda" and loop.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            logits = self.classifier(pictures)
+        logits = logits.float()
+        if self.train.multilabel:
+            loss = functional.binary_cross_entropy_with_logits(logits, targets)
+            right = ((logits > 0) == (targets > 0.5)).float().mean(1).sum()
+        else:
+            loss = functional.cross_entropy(logits, targets, label_smoothing=loop.smoothing)
+            right = (logits.argmax(1) == targets).sum()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"loss {float(loss.detach())} in epoch {state.epoch}, batch {state.done}; try a smaller [loop] lr"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        sums = {"loss": float(loss.detach()) * len(pictures), "right": float(right), "pictures": len(pictures)}
+        for name, value in sums.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
+
+    def _row(self) -> dict[str, float]:
+        sums, loop = self.state.sums, self.config.loop
+        return {
+            "epoch": self.state.epoch,
+            "lr": loop.rate(self.state.epoch * self.batches - 1, loop.epochs * self.batches),
+            "loss": sums["loss"] / sums["pictures"],
+            "accuracy": sums["right"] / sums["pictures"],
+            "pictures": int(sums["pictures"]),
+        }
+
+    def _save(self) -> None:
+        """Write the checkpoint, at once or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stored = {
+            "network": self.classifier.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "progress": asdict(self.state),
+            "batches": self.batches,
+        }
+        save_checkpoint(stored, self.folder / CHECKPOINT)
+
+    def _trim_log(self) -> None:
+        """Leave out what was logged after the checkpoint: those epochs are done again."""
+        path = self.folder / LOG
+        if not path.is_file():
+            return
+        head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        partial = self.folder / f".{LOG}.{os.getpid()}"
+        kept = "".join(row for row in rows if int(row.split(",")[0]) < self.state.epoch)
+        partial.write_text(head + kept, encoding="utf-8")
+        partial.replace(path)
+
+    def _log(self, row: dict[str, float]) -> None:
+        path = self.folder / LOG
+        new = not path.is_file()
+        with path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            if new:
+                writer.writerow(row)
+            writer.writerow([value if isinstance(value, int) else f"{value:.6g}" for value in row.values()])
+        log.info("%s", ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+
+def parameters_of(network: nn.Module) -> int:
+    """How many numbers are learnt."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
