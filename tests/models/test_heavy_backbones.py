@@ -223,11 +223,11 @@ def test_fullgrad_lays_maps_of_four_cells_where_their_strides_put_them() -> None
 
     peak = torch.zeros(1, 4, 4)
     peak[0, 1, 2] = 1.0
-    drawn = _on_crop(network("talknet"), {(4, 4): peak}, slice(0, 1), 112)
+    drawn = _on_crop(network("talknet"), {(4, 4): peak}, slice(0, 1), (112, 112))
     assert divmod(int(drawn[0].argmax()), 112) == (32, 64)
     finer = torch.zeros(1, 7, 7)
     finer[0, 3, 5] = 1.0
-    drawn = _on_crop(network("talknet"), {(7, 7): finer}, slice(0, 1), 112)
+    drawn = _on_crop(network("talknet"), {(7, 7): finer}, slice(0, 1), (112, 112))
     assert divmod(int(drawn[0].argmax()), 112) == (48, 80)
 
 

@@ -407,7 +407,18 @@ def test_loconet_itself_from_recipe_to_predictions(
     card = tomllib.loads((out / "best.toml").read_text())
     assert (card["model"], card["audio"], card["geometry"]) == ("loconet", "log_mel", "box")
     assert load("loconet.published", weights=out / "best.safetensors").card.audio == "log_mel"
-    words = ["--weights", str(out / "best.safetensors"), "--data", str(tmp_path), "--device", "cpu", "--workers", "0"]
+    words = [
+        "--set",
+        "ava",
+        "--weights",
+        str(out / "best.safetensors"),
+        "--data",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+    ]
     assert predict_asd.main([*words, "--out", str(scores), "--quiet"]) == 0
     lines = [",".join(predict_asd.COLUMNS)]
     for entity in sets["val"].rows:
