@@ -15,7 +15,7 @@ from asd_explain.datasets.miniature_people import PHOTOS
 from asd_explain.evaluate.detection import average_precision
 from asd_explain.tools import predict_asd, prepare, train
 
-SIZE = {"train": 24, "val": 12, "seconds": 4.0}
+SIZE = {"train": 72, "val": 12, "seconds": 4.0}
 
 
 @pytest.mark.slow
@@ -44,16 +44,16 @@ def test_a_network_learns_on_a_miniature_ava(tmp_path: Path) -> None:
 
 
 def check_learnt(found: dict[str, float]) -> None:
-    """Thresholds lie below what two seeds gave after the tenth epoch.
+    """Thresholds lie below what two seeds gave after the ninth epoch.
 
-    Seeds 0 and 1: base rate 0.21; AP 0.59 and 0.42, of the unseen photograph 0.56 and 0.38, of drawn faces 0.67 and
-    0.56; which of several 0.62 and 0.41, by sound alone 0.42 and 0.39. The last epochs still jump by 0.1.
+    Seeds 0 and 2: base rate 0.21; AP 0.83 and 0.46, of the unseen photograph 0.82 and 0.45, of drawn faces 0.87 and
+    0.52; which of several 0.78 and 0.54, by sound alone 0.41 and 0.40.
     """
     assert found["base rate"] < 0.25
-    assert found["AP"] > 0.36, found
-    assert found["AP, unseen photograph"] > 0.33, found
+    assert found["AP"] > 0.40, found
+    assert found["AP, unseen photograph"] > 0.38, found
     assert found["AP, unseen drawn faces"] > 0.45, found
-    assert found["AP, which of several"] > found["AP, which of several, by sound alone"], found
+    assert found["AP, which of several"] > found["AP, which of several, by sound alone"] + 0.08, found
 
 
 def figures(data: Path, scores: Path) -> dict[str, float]:
