@@ -1,8 +1,8 @@
 """Where in an image classifier the block stands: found by running it once without numbers.
 
 The network runs on the meta device (shapes only, no arithmetic, no memory), while every call of a module and every
-averaging over space is noted. The *last* average whose input nothing else reads is the classifier's pooling: the pool
-inside a squeeze-and-excitation of the network itself does not qualify, since what it pools is multiplied afterwards.
+averaging over space is noted. The *last* average whose input nothing else reads (before or after) is the pooling: the
+pool inside a squeeze-and-excitation of the network itself does not qualify, as what it pools is multiplied afterwards.
 How the pooling is written (a module, ``adaptive_avg_pool2d``, ``mean([2, 3])``) does not matter.
 """
 
@@ -93,6 +93,8 @@ class _Run(TorchFunctionMode):
         self.closed: list[tuple[str, object, int | None]] = []
         self.rectified: dict[int, tuple[object, int | None, object]] = {}
         self.pools: list[_Pool] = []
+        # Tensor that was read, as often written to as this; held so that its id stays its own.
+        self.read: dict[tuple[int, int | None], object] = {}
         self.reached: list[tuple[object, list[tuple[str, object]]]] = []
 
     def open(self, name: str, given: object) -> None:
@@ -118,20 +120,23 @@ class _Run(TorchFunctionMode):
         """Called by torch in place of every function while the context is open."""
         del types
         kwargs = kwargs or {}
+        before = [(leaf, version_of(leaf)) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         result = func(*args, **kwargs)
         if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(result)):
             return result
         x = args[0] if args else kwargs.get("input")
-        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         for pool in self.pools:
-            pool.shared |= any(leaf is pool.x for leaf in read)
+            pool.shared |= any(leaf is pool.x for leaf, _ in before)
         if func in _RECTIFIERS:
             self.rectified[id(result)] = (x, version_of(result), result)
         elif isinstance(x, torch.Tensor) and x.dim() == 4 and isinstance(result, torch.Tensor):
             averages = func in _POOLS or (func in _MEANS and _over_space(args[1:], kwargs))
             averages |= func in _FULL_POOLS and result.shape[-2:] == (1, 1)
             if averages:
-                self.pools.append(_Pool(x, self._spot(x), result.numel() == x.shape[0] * x.shape[1]))
+                one = result.numel() == x.shape[0] * x.shape[1]
+                self.pools.append(_Pool(x, self._spot(x), one, shared=(id(x), version_of(x)) in self.read))
+        # What hands on the very tensor (dropout in evaluation mode) reads nothing of it.
+        self.read |= {(id(leaf), version): leaf for leaf, version in before if leaf is not result}
         return result
 
     def _spot(self, x: torch.Tensor) -> tuple[str, str, bool] | None:

@@ -251,6 +251,10 @@ def test_what_is_certain_of_nothing_is_refused() -> None:
         squeeze(_Own(lambda x: x.mean((2, 3)), excite=True), size=32)
     with pytest.raises(OptionError, match="no pooling over space"):
         squeeze(_Own(lambda x: x.amax((2, 3))), size=32)
+    # A head that reads averages and maxima, in either order: before one of them is not before the pooling.
+    for both in (lambda x: x.mean((2, 3)) + x.amax((2, 3)), lambda x: x.amax((2, 3)) + x.mean((2, 3))):
+        with pytest.raises(OptionError, match="no pooling over space"):
+            squeeze(_Own(both), size=32)
     with pytest.raises(OptionError, match="what no module of it returns"):
         squeeze(_Own(lambda x: (x + 1).mean((2, 3))), size=32)
     with pytest.raises(OptionError, match="module of its own"):
