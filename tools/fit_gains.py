@@ -3,8 +3,9 @@
     python tools/fit_gains.py --model squeeze_asd.distilled --out runs/gains
 
 Of each clip of the shared folder, and of each generated talking photograph, the second in which the network hears
-speech most is shown to it with random parts blurred; gains are the weights by which its gated maps go with what that
-does to P(speaking). No labels. Fitted on ``fit``; the ridge is chosen on ``dev``. Method and sources:
+speech most is shown to it blurred but for one patch, wherever that may lie; gains are the weights by which its gated
+maps go with what each patch does to the log odds of speaking. No labels. Fitted on ``fit``; the ridge is chosen on
+``dev``. Method and sources:
 ``asd_explain/explain/gains.py``. Written are ``gains.CARD.safetensors`` and its card. Some ten minutes a network.
 """
 
@@ -27,7 +28,7 @@ from asd_explain.errors import AsdExplainError, OptionError, OutputError
 from asd_explain.evaluate.attention_material import CutTrack, corpus_tracks, cut_clip
 from asd_explain.evaluate.attention_picking import pick_segments
 from asd_explain.evaluate.segments import inputs_of, visual_streams
-from asd_explain.explain.gains import agreement, at_cells, fit_gains, gated_maps, occlusion_map
+from asd_explain.explain.gains import agreement, at_cells, fit_gains, gated_maps, reveal_map
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.outputs import check_new
 from asd_explain.running import bounded_threads, run_tool, seed_everything
@@ -38,13 +39,13 @@ from asd_explain.weights.store import load, needed_shared_dir
 
 log = logging.getLogger(__name__)
 
-RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0)
+RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 FRAMES = 25
 
 
 @dataclass
 class Stretches:
-    """What the gains of one stream are fitted to: a stretch's maps (C, h, w) and occlusion map (h, w), side by side."""
+    """What one stream's gains are fitted to: a stretch's maps (C, h, w), and its reveal map at their cells (h, w)."""
 
     maps: list[np.ndarray] = field(default_factory=list)
     targets: list[np.ndarray] = field(default_factory=list)
@@ -73,20 +74,20 @@ def collect(model: FusionBackbone, split: str, args: argparse.Namespace) -> dict
             with torch.inference_mode():
                 output = model(**inputs_of(model, segment))
             for stream in visual_streams(model, segment):
-                pixels = occlusion_map(model, segment, stream, output, args.masks, args.seed)
-                if pixels is None:
+                revealed = reveal_map(model, segment, stream, output)
+                if revealed is None:
                     continue
                 maps = gated_maps(output, stream)
                 some = found.setdefault(stream, Stretches())
                 some.maps.append(maps)
-                some.targets.append(at_cells(pixels, maps.shape[1:], model.map_stride_px, model.map_offset_px))
+                some.targets.append(at_cells(revealed, maps.shape[1:], model.map_stride_px, model.map_offset_px))
     return found
 
 
 SOURCE = "fitted by tools/fit_gains.py, without labels"
 TRAINING_DATA = (
     "the second of each local clip and generated talking photograph (split fit) in which the network hears speech "
-    "most, with random parts blurred"
+    "most, blurred but for one patch at a time"
 )
 LIMITS = (
     "for these weights and these gates only",
@@ -98,7 +99,7 @@ LIMITS = (
 def fit(model: FusionBackbone, args: argparse.Namespace) -> tuple[dict[str, torch.Tensor], dict]:
     """({stream: (C,) gains}, what goes into the card)."""
     data = {split: collect(model, split, args) for split in ("fit", "dev")}
-    gains, results = {}, {"command": args.command, "masks": args.masks}
+    gains, results = {}, {"command": args.command}
     for stream, some in data["fit"].items():
         if stream not in data["dev"]:
             raise OptionError(f"no clip of the split dev has a stretch called speaking with a {stream} to choose on")
@@ -131,9 +132,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--per-speaker", type=int, default=4, help="clips of each speaker of clips/tracks (default 4)")
     p.add_argument("--photos", type=int, default=48, help="talking photographs of each split, at most (default 48)")
     p.add_argument("--seconds", type=float, default=10.0, help="look at most at so much of a clip (default 10)")
-    p.add_argument("--masks", type=int, default=120, help="random masks a stretch (default 120)")
     p.add_argument("--threads", type=int, default=0, help="0 for all cores (default)")
-    p.add_argument("--seed", type=int, default=0)
     p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     return p
@@ -141,8 +140,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> str:
     """Everything; returns the text for standard output."""
-    if args.masks < 2 or args.photos < 0 or args.per_speaker < 1:
-        raise OptionError("--masks must be at least 2, --per-speaker at least 1, --photos at least 0")
+    if args.photos < 0 or args.per_speaker < 1:
+        raise OptionError("--per-speaker must be at least 1, --photos at least 0")
     path = args.out / f"gains.{args.model}.safetensors"
     card_path = args.out / f"gains.{args.model}.toml"
     for one in (path, card_path):
@@ -151,7 +150,7 @@ def run(args: argparse.Namespace) -> str:
         args.out.mkdir(parents=True, exist_ok=True)  # not found out after ten minutes
     except OSError as error:
         raise OutputError(f"cannot write below {args.out} ({error.strerror}); give another folder with --out") from None
-    seed_everything(args.seed)
+    seed_everything(0)
     with bounded_threads(args.threads):
         model = load(args.model)
         gains, results = fit(model, args)
@@ -175,7 +174,7 @@ def run(args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    own = {key: getattr(args, key) for key in ("per_speaker", "photos", "seconds", "masks", "seed")}
+    own = {key: getattr(args, key) for key in ("per_speaker", "photos", "seconds")}
     changed = [f"--{k.replace('_', '-')} {v}" for k, v in own.items() if v != parser().get_default(k)]
     args.command = " ".join(["python tools/fit_gains.py --model", args.model, *changed])
     return run_tool(lambda: run(args))

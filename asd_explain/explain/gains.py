@@ -5,29 +5,30 @@ read it, and the network is the same while gate times map has doubled; where a b
 gate's own size is taken back. So heat that adds up gate times map needs one factor a channel, fixed for a network: its
 gain. Gains are fitted by *occlusion*, on stretches that the network calls speaking, without labels:
 
-1. Random soft masks show parts of a crop and blur the rest, still over the stretch (RISE, Petsiuk et al., arXiv
-   1806.07421). The covariance of P(speaking) with each pixel of the masks, over the pixel's variance, is the *occlusion
-   map*: by how much P rises when the pixel is shown.
+1. A crop is blurred, still over the stretch, but for one soft round patch. By how much the log odds of speaking rise
+   over those of the crop that is blurred everywhere is what the patch reveals: the *reveal map*, a value a patch of a
+   grid. (Occlusion the other way about: Zeiler and Fergus, arXiv 1311.2901, hide one patch of a whole picture. A
+   network that still sees the other half of a mouth hardly minds, so hiding little says little; and P itself is flat
+   where the network is sure, hence log odds.)
 2. The gains are the non-negative weights by which the sum of the channels' gated maps, each averaged over the stretch,
-   comes closest to the occlusion maps: least squares within each stretch (what is the same in all cells is taken off),
-   with a ridge; stretches in which hiding something moves P more count for more.
+   comes closest to the reveal maps: least squares within each stretch (what is the same in all cells is taken off),
+   with a ridge; stretches in which showing something moves the log odds more count for more.
 
-This is next to what deletion and insertion with a blur measure, on other clips: heat with gains is fitted to that test,
-rivals are not. What it was not fitted to (ROAD's imputation, the mean grey, where the mouth is) tells whether more was
-learnt than the test.
+This is next to what insertion with a blur measures, on other clips, and less directly what deletion does: heat with
+gains is fitted to that test, rivals are not. What it was not fitted to (ROAD's imputation, the mean grey, where the
+mouth is) tells whether more was learnt than the test.
 
-Occlusion costs hundreds of passes, which is why it is done once, when gains are fitted, and not when a clip is
+Occlusion costs dozens of passes, which is why it is done once, when gains are fitted, and not when a clip is
 explained. The gated maps then predict what occlusion would find, for one product a channel.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy.ndimage import map_coordinates
 from scipy.optimize import nnls
 from torch import nn
 
@@ -39,62 +40,35 @@ from asd_explain.explain.smooth import smooth_heat
 from asd_explain.models.output import Output
 from asd_explain.tracks.crops import CROP_SIZE
 
-#: Squares of 16 pixels, twice a cell of the networks' maps; a mouth covers about three by two.
-MASK_CELL_PX = 16
+#: Between the centres of patches, the first on pixel 8: two cells of the networks' maps.
+PATCH_STEP_PX = 16
+#: Of a patch: neighbours overlap, and one shows about a mouth.
+PATCH_SIGMA_PX = 10.0
 #: Fewer frames called speaking than these say nothing about speech.
 MIN_SPEAKING = 5
 _BATCH = 3
 
 
-def occlusion_masks(count: int, rng: np.random.Generator) -> torch.Tensor:
-    """Random soft masks: squares shown or hidden by a coin, enlarged bilinearly and shifted by up to a square.
-
-    Args:
-        count: how many.
-        rng: of coins and shifts.
-
-    Returns:
-        (count, 112, 112) float32 in [0, 1], 1 = shown.
-    """
-    squares = CROP_SIZE // MASK_CELL_PX + 1
-    coins = torch.from_numpy(rng.integers(0, 2, (count, 1, squares, squares)).astype(np.float32))
-    large = F.interpolate(coins, scale_factor=MASK_CELL_PX, mode="bilinear", align_corners=False)[:, 0]
-    shifts = rng.integers(0, MASK_CELL_PX, (count, 2))
-    return torch.stack([m[y : y + CROP_SIZE, x : x + CROP_SIZE] for m, (y, x) in zip(large, shifts, strict=True)])
-
-
-def mask_effect(masks: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """By how much the answer rises when a pixel is shown: covariance of p with the pixel over the pixel's variance.
-
-    Args:
-        masks: (N, H, W) in [0, 1].
-        p: (N,) the answer under each mask.
-
-    Returns:
-        (H, W); zero where the masks never change.
-    """
-    moved = masks - masks.mean(0)
-    variance = moved.square().mean(0)
-    covariance = torch.einsum("n,nhw->hw", p - p.mean(), moved) / len(p)
-    return torch.where(variance > 0, covariance / variance.clamp_min(1e-12), 0.0)
+def patches() -> torch.Tensor:
+    """Soft round patches on a grid, rows first: (49, 112, 112) float32 in [0, 1], 1 = shown."""
+    pixels = torch.arange(CROP_SIZE, dtype=torch.float32)
+    centres = torch.arange(PATCH_STEP_PX // 2, CROP_SIZE, PATCH_STEP_PX, dtype=torch.float32)
+    line = torch.exp(-0.5 * ((pixels - centres[:, None]) / PATCH_SIGMA_PX).square())
+    return torch.einsum("ay,bx->abyx", line, line).flatten(0, 1)
 
 
 @torch.inference_mode()
-def occlusion_map(
-    model: nn.Module, segment: Segment, stream: str, output: Output, count: int, seed: int = 0
-) -> np.ndarray | None:
-    """The occlusion map of a visual stream on a segment.
+def reveal_map(model: nn.Module, segment: Segment, stream: str, output: Output) -> np.ndarray | None:
+    """By how much showing one patch of a blurred stream raises the log odds of speaking.
 
     Args:
         model: a backbone, in evaluation mode.
         segment: T frames.
         stream: "face" or "body".
         output: the network's output for the segment.
-        count: masks.
-        seed: of the masks, together with the segment's name.
 
     Returns:
-        (112, 112) float32, change of the mean P(speaking) of the frames called speaking per unit of mask; or None where
+        (7, 7) float32, the mean over the frames called speaking, at the centres of :func:`patches`; or None where
         fewer than ``MIN_SPEAKING`` frames are.
     """
     speaking = output.p_speaking[0] >= 0.5
@@ -104,16 +78,17 @@ def occlusion_map(
     inputs = inputs_of(model, segment)
     crops = inputs[stream][0].float()
     hidden = torch.from_numpy(baseline(segment.crops[stream], "blur")).to(device).float()
-    rng = np.random.default_rng(zlib.crc32(f"{seed}/{segment.name}/{stream}".encode()))
-    masks = occlusion_masks(count, rng)
+    shown = patches()
     others = {s: v for s, v in output.pooled.items() if s != stream}
     answers = []
-    for some in masks.to(device).split(_BATCH):
-        shown = some[:, None]
-        pooled = model.pool(maps_of(model, stream, crops * shown + hidden * (1 - shown), inputs))
+    for some in torch.cat((torch.zeros_like(shown[:1]), shown)).to(device).split(_BATCH):
+        part = some[:, None]
+        pooled = model.pool(maps_of(model, stream, crops * part + hidden * (1 - part), inputs))
         there = {s: v.expand(len(some), -1, -1) for s, v in others.items()}
-        answers.append(model.fuse(there | {stream: pooled}).p_speaking[:, speaking].mean(1))
-    return mask_effect(masks, torch.cat(answers).float().cpu()).numpy()
+        answers.append(model.fuse(there | {stream: pooled}).margin[:, speaking].mean(1))
+    answer = torch.cat(answers).float().cpu().numpy()
+    side = CROP_SIZE // PATCH_STEP_PX
+    return (answer[1:] - answer[0]).reshape(side, side)
 
 
 def gated_maps(output: Output, stream: str, cells: float = 1.0) -> np.ndarray:
@@ -122,11 +97,12 @@ def gated_maps(output: Output, stream: str, cells: float = 1.0) -> np.ndarray:
     return smooth_heat(gated.mean(0).cpu().numpy(), 0.0, cells)
 
 
-def at_cells(pixels: np.ndarray, shape: tuple[int, int], stride: float, offset: float) -> np.ndarray:
-    """(h, w) values of (112, 112) pixels at the centres of a map's cells, each a mean over about a cell around it."""
-    picture = smooth_heat(np.asarray(pixels, np.float32)[None], 0.0, 0.375 * stride)[0]
-    rows, columns = (np.clip(np.rint(stride * np.arange(n) + offset).astype(int), 0, CROP_SIZE - 1) for n in shape)
-    return picture[np.ix_(rows, columns)]
+def at_cells(revealed: np.ndarray, shape: tuple[int, int], stride: float, offset: float) -> np.ndarray:
+    """(h, w) values of a reveal map (7, 7) at the centres of a map's cells: bilinear, edges replicated."""
+    rows, columns = ((stride * np.arange(n) + offset - PATCH_STEP_PX // 2) / PATCH_STEP_PX for n in shape)
+    return map_coordinates(
+        np.asarray(revealed, np.float32), np.meshgrid(rows, columns, indexing="ij"), order=1, mode="nearest"
+    )
 
 
 def _centred(maps: np.ndarray) -> np.ndarray:

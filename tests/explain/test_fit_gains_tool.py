@@ -65,7 +65,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(
         fit_gains, "pick_segments", lambda model, tracks, *rest, per_clip: [_segment(t, model) for t in tracks]
     )
-    return ["--model", NETWORK, "--out", str(tmp_path / "out"), "--masks", "40", "--quiet", "--threads", "1"]
+    return ["--model", NETWORK, "--out", str(tmp_path / "out"), "--photos", "7", "--quiet", "--threads", "1"]
 
 
 def test_the_channel_that_is_read_gets_the_gain(
@@ -82,7 +82,7 @@ def test_the_channel_that_is_read_gets_the_gain(
     assert written.results["face_correlation_with_occlusion_dev"] > 0.6
     assert written.results["face_without_gains_dev"] < 0.3, "the strong channel that is not read leads astray"
     assert str(tmp_path) not in text, "no path of this machine goes into a card"
-    assert written.results["command"].endswith(f"--model {NETWORK} --masks 40")
+    assert written.results["command"].endswith(f"--model {NETWORK} --photos 7")
     model = Squares()
     load_gains(model, written, path)
     assert model.gains["face"][0] == 1
@@ -100,8 +100,8 @@ def test_what_is_there_stays_and_bad_options_are_named(
     assert fit_gains.main(command) == 2
     assert "--overwrite" in caplog.text
     assert (out / f"gains.{NETWORK}.toml").read_text() == "mine"
-    assert fit_gains.main([*command, "--overwrite", "--masks", "1"]) == 2
-    assert "--masks" in caplog.text
+    assert fit_gains.main([*command, "--overwrite", "--photos", "-1"]) == 2
+    assert "--photos" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made_is_one_line_before_anything_is_cut(

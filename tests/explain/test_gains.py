@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.attention_store import fingerprint
+from asd_explain.evaluate.masking import baseline
 from asd_explain.evaluate.segments import Segment
 from asd_explain.explain.base import create_explainer
 from asd_explain.explain.gains import (
@@ -19,9 +20,8 @@ from asd_explain.explain.gains import (
     at_cells,
     fit_gains,
     gated_maps,
-    mask_effect,
-    occlusion_map,
-    occlusion_masks,
+    patches,
+    reveal_map,
 )
 from asd_explain.explain.squeeze import SqueezeHeat
 from asd_explain.models.output import Output
@@ -35,23 +35,16 @@ def _maps(channels: int = 5, stretches: int = 8, seed: int = 0) -> list[np.ndarr
     return [rng.random((channels, SIDE, SIDE)).astype(np.float32) for _ in range(stretches)]
 
 
-def test_masks_are_soft_differ_and_show_half() -> None:
-    masks = occlusion_masks(64, np.random.default_rng(0))
-    assert masks.shape == (64, 112, 112)
-    assert masks.min() == 0
-    assert masks.max() == 1
-    assert 0.4 < masks.mean() < 0.6
-    assert masks.std(0).min() > 0.2  # every pixel is shown in some and hidden in others
-    assert torch.equal(masks, occlusion_masks(64, np.random.default_rng(0)))
-
-
-def test_mask_effect_is_the_slope_of_a_linear_answer() -> None:
-    masks = torch.rand((4000, 2, 2), generator=torch.Generator().manual_seed(0))
-    slope = torch.tensor([[0.5, 0.0], [-0.25, 0.1]])
-    answer = (masks * slope).sum((1, 2)) + 0.3
-    torch.testing.assert_close(mask_effect(masks, answer), slope, atol=0.02, rtol=0)
-    still = torch.ones((3, 2, 2))
-    assert mask_effect(still, torch.tensor([0.1, 0.5, 0.9])).abs().max() == 0
+def test_patches_are_round_soft_and_reach_everywhere() -> None:
+    shown = patches()
+    assert shown.shape == (49, 112, 112)
+    down, across = np.divmod(np.arange(49), 7)
+    for patch, y, x in zip(shown.numpy(), 16 * down + 8, 16 * across + 8, strict=True):
+        assert np.unravel_index(patch.argmax(), patch.shape) == (y, x)
+        assert patch[y, x] == 1
+        assert patch[y, x + 7 if x < 100 else x - 7] == pytest.approx(np.exp(-0.5 * 0.7**2))
+        assert patch.sum() < 0.06 * patch.size  # sigma 10: 2 pi sigma^2 pixels
+    assert shown.amax(0).min() > 0.4  # no pixel that no patch shows
 
 
 def test_weights_that_made_the_targets_are_found_again() -> None:
@@ -105,13 +98,15 @@ def test_dead_channels_and_bad_input() -> None:
     assert agreement(np.ones(5), maps, [np.ones((SIDE, SIDE))] * len(maps)) == 0
 
 
-def test_cells_read_the_pixels_at_their_centres() -> None:
-    pixels = np.zeros((112, 112), np.float32)
-    pixels[40:57, 72:89] = 1  # around pixel (48, 80), the centre of cell (6, 10) at stride 8
-    cells = at_cells(pixels, (14, 14), 8.0, 0.0)
-    assert np.unravel_index(cells.argmax(), cells.shape) == (6, 10)
-    assert cells[6, 10] > 0.9
-    assert at_cells(pixels, (14, 14), 8.0, 4.0)[5, 9] > 0.5  # a network whose cells lie half a stride further
+def test_cells_read_the_map_between_the_centres_of_its_patches() -> None:
+    # A plane is read exactly by bilinear interpolation: value = 2 y + x at pixel (y, x), centres on 8, 24, ..., 104.
+    y, x = np.meshgrid(np.arange(8, 112, 16), np.arange(8, 112, 16), indexing="ij")
+    cells = at_cells(2 * y + x, (14, 14), 8.0, 0.0)
+    down, across = np.meshgrid(8 * np.arange(14), 8 * np.arange(14), indexing="ij")
+    np.testing.assert_allclose(cells, 2 * np.clip(down, 8, None) + np.clip(across, 8, None), atol=1e-3)
+    later = at_cells(2 * y + x, (14, 14), 8.0, 4.0)  # a network whose cells lie half a stride further
+    assert later[5, 9] == pytest.approx(2 * 44 + 76)
+    assert later[13, 13] == pytest.approx(2 * 104 + 104)  # beyond the last centre, at pixel 108
 
 
 class _LooksAt(torch.nn.Module):
@@ -145,20 +140,21 @@ def _bright_square(value: int) -> tuple[_LooksAt, Segment, Output]:
     return model, segment, output
 
 
-def test_occlusion_finds_the_only_place_that_is_read() -> None:
+def test_what_a_patch_reveals_is_the_rise_of_the_log_odds() -> None:
     model, segment, output = _bright_square(255)
-    found = occlusion_map(model, segment, "face", output, 200)
-    y, x = np.unravel_index(found.argmax(), found.shape)
-    assert 64 <= y < 96
-    assert 32 <= x < 64
-    assert found[64:96, 32:64].mean() > 5 * np.abs(found[:48, 80:]).mean()
-    again = occlusion_map(model, segment, "face", output, 200)
-    np.testing.assert_array_equal(found, again)
+    found = reveal_map(model, segment, "face", output)
+    assert found.shape == (7, 7)
+    # By hand: the margin is 8 x the square's mean - 2, and a patch puts back its share of what the blur took from it.
+    crop, hidden = (c[0].astype(np.float64) for c in (segment.crops["face"], baseline(segment.crops["face"], "blur")))
+    lost = (patches().numpy() * (crop - hidden))[:, 64:96, 32:64].mean((1, 2))
+    np.testing.assert_allclose(found.reshape(-1), 8 * lost / 255, atol=1e-4)
+    assert np.unravel_index(found.argmax(), found.shape) in [(4, 2), (4, 3), (5, 2), (5, 3)]
+    np.testing.assert_array_equal(found, reveal_map(model, segment, "face", output))
 
 
-def test_a_stretch_called_silent_has_no_occlusion_map() -> None:
+def test_a_stretch_called_silent_reveals_nothing() -> None:
     model, segment, output = _bright_square(10)
-    assert occlusion_map(model, segment, "face", output, 5) is None
+    assert reveal_map(model, segment, "face", output) is None
 
 
 def test_gated_maps_are_means_over_time_of_gate_times_map() -> None:
