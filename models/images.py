@@ -56,6 +56,8 @@ class ImageSqueeze(SqueezeExcite):
 
     Attributes:
         bypassed: whether it hands on what it is given, as if it were not there.
+        gains: (classes, C) in [0, 1], how much a channel's map counts for a class, per unit of gate, see
+            :mod:`asd_explain.explain.image_gains`; None until they are fitted or loaded. Answers do not depend on them.
     """
 
     def __init__(self, place: Place, reduction: int = 16) -> None:
@@ -63,6 +65,7 @@ class ImageSqueeze(SqueezeExcite):
         nn.init.zeros_(self.expand.weight)
         nn.init.zeros_(self.expand.bias)
         self.place = place
+        self.register_buffer("gains", None)
         self.bypassed = False
         self._given: torch.Tensor | None = None
         self._seen: list[torch.Tensor] | None = None
@@ -71,6 +74,24 @@ class ImageSqueeze(SqueezeExcite):
     def learnt(self) -> bool:
         """Whether it was fitted, trained or loaded; else all gates are equal, and they say nothing."""
         return bool(self.expand.weight.detach().any() or self.expand.bias.detach().any())
+
+    def set_gains(self, gains: torch.Tensor | None) -> None:
+        """Take up gains (classes, C), finite and >= 0, or none; they are part of the state dict from then on.
+
+        Raises:
+            ValueError: they do not fit the block.
+        """
+        if gains is not None and (gains.dim() != 2 or gains.shape[1] != self.channels):
+            raise ValueError(f"gains of {self.channels} channels must be (classes, channels), not {tuple(gains.shape)}")
+        if gains is not None and not (torch.isfinite(gains).all() and (gains >= 0).all()):
+            raise ValueError("gains must be finite and not below 0")
+        self.gains = gains
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        # A buffer that is None is in no state dict and would be refused in one that has it.
+        gains = state_dict.get(f"{prefix}gains")
+        self.gains = None if gains is None else torch.zeros_like(gains, device=self.expand.weight.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def as_maps(self, x: torch.Tensor, image: tuple[int, int] | None = None) -> torch.Tensor:
         """Maps (N, C, h, w) of what the block is given: as they are, or the tokens of the grid.

@@ -31,13 +31,14 @@ from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
 from asd_explain.evaluate.image_report import csv_text, grid, markdown, written
 from asd_explain.evaluate.images import (
     AGAINST,
-    METHODS,
     RIVALS,
     SE_METHODS,
     PictureRow,
     ablations,
     chosen,
     measure,
+    methods_for,
+    reference_for,
     right,
     seen,
     subset,
@@ -47,7 +48,7 @@ from asd_explain.evaluate.json_report import write_report
 from asd_explain.evaluate.paired import mean_interval, paired
 from asd_explain.explain.gate_fitting import FitOptions
 from asd_explain.explain.image_fitting import fit
-from asd_explain.explain.images import STREAM, beyond_fullgrad, explain_batch, predicted
+from asd_explain.explain.images import STREAM, explain_batch, predicted
 from asd_explain.models.images import block_of, blocks_in, squeeze
 from asd_explain.outputs import check_new
 from asd_explain.running import run_tool
@@ -80,13 +81,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--overwrite", action="store_true", help="replace results that are there")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
-
-
-def methods_for(model: nn.Module) -> tuple[str, ...]:
-    """The methods that a squeezed network admits."""
-    methods = METHODS if block_of(model).learnt else tuple(m for m in METHODS if m not in SE_METHODS)
-    split = beyond_fullgrad(model) is None
-    return tuple(m for m in methods if m != "fullgrad" or split)
 
 
 def prepare(model: nn.Module, network: nn.Module, train: Dataset | None, args: argparse.Namespace) -> dict | None:
@@ -131,7 +125,7 @@ def draw(model: nn.Module, data: Dataset, numbers: np.ndarray, path: Path, devic
     """The figure grid of the first pictures."""
     classes = getattr(data, "classes", None)
     pictures, titles, heats = [], [], []
-    methods = [m for m in (*SE_METHODS[:2], *RIVALS, "centre") if m in methods_for(model)]
+    methods = [m for m in ("se", *SE_METHODS[:2], *RIVALS, "centre") if m in methods_for(model)]
     for number in numbers:
         picture, target = data[int(number)]
         batch = picture[None].to(device)
@@ -213,8 +207,9 @@ def run(args: argparse.Namespace, command: str) -> str:
         "accuracy": accuracy,
         "drop": drop,
         "fit": fitted,
-        "against": AGAINST if learnt else RIVALS[0],
-        "faithfulness": table(rows, AGAINST if learnt else RIVALS[0]),
+        "against": reference_for(classifier),
+        "faithfulness": table(rows, reference_for(classifier)),
+        "ablations_against": AGAINST,
         "ablations": table(ablated),
         "gates": distribution_rows(gates),
         "selection": selection_rows(gates) if gates else [],

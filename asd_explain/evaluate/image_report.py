@@ -78,7 +78,7 @@ def markdown(report: Mapping) -> str:
 
     Args:
         report: with "command", "network", "data", "accuracy", "faithfulness", "ablations", "gates", "selection",
-            "against"; what is empty is left out.
+            "against", "ablations_against"; what is empty is left out.
     """
     lines = [
         "# Explanations of pictures",
@@ -102,7 +102,7 @@ def markdown(report: Mapping) -> str:
     if report["faithfulness"]:
         lines += _metrics("Faithfulness", report["faithfulness"], report["against"])
     if report["ablations"]:
-        lines += _metrics("Percentile, top k and interpolation", report["ablations"], report["against"])
+        lines += _metrics("Percentile, top k and interpolation", report["ablations"], report["ablations_against"])
     for g in report["gates"]:
         lines += [
             "## SE values",

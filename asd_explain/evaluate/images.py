@@ -24,17 +24,27 @@ from asd_explain.evaluate.masking import BASELINES, BLUR_SIGMA_PX, order
 from asd_explain.evaluate.paired import mean_interval, paired
 from asd_explain.explain.base import Explainer
 from asd_explain.explain.geometry import INTERPOLATIONS
-from asd_explain.explain.images import STREAM, PictureNetwork, enlarged, picture_explainer, predicted, raw_heat
+from asd_explain.explain.images import (
+    STREAM,
+    PictureNetwork,
+    beyond_fullgrad,
+    enlarged,
+    picture_explainer,
+    predicted,
+    raw_heat,
+)
 from asd_explain.explain.squeeze import SqueezeHeat
-from asd_explain.models.images import without_block
+from asd_explain.models.images import block_of, without_block
 
 #: As wide, relative to the picture, as the blur of crops of 112 px.
 BLUR_SHARE = BLUR_SIGMA_PX / 112
 SE_METHODS = ("se-paper", "se-plain", "se-shuffled")
+#: Those that need gains.
+GAINS_METHODS = ("se", "weights-shuffled")
 RIVALS = ("gradcam", "gradcam++", "eigengradcam", "fullgrad")
 CONTROLS = ("activation", "centre", "random")
 METHODS = (*SE_METHODS, *RIVALS, *CONTROLS)
-#: What the others are compared with, picture by picture.
+#: What variants are compared with, picture by picture.
 AGAINST = "se-plain"
 
 
@@ -181,6 +191,19 @@ def variants_of(methods: Iterable[str], number: int) -> list[Variant]:
     """The methods with their defaults; what is drawn by lot is drawn anew for each picture ``number``."""
     by_lot = ("random", "se-shuffled", "weights-shuffled")
     return [(m, _named(m, **({"seed": number} if m in by_lot else {})), "bicubic") for m in methods]
+
+
+def methods_for(model: nn.Module) -> tuple[str, ...]:
+    """The methods that a squeezed network admits."""
+    block = block_of(model)
+    methods = (*(GAINS_METHODS if block.gains is not None else ()), *(SE_METHODS if block.learnt else ()))
+    methods = (*methods, *RIVALS, *CONTROLS)
+    return tuple(m for m in methods if m != "fullgrad" or beyond_fullgrad(model) is None)
+
+
+def reference_for(model: nn.Module) -> str:
+    """The method that the others are compared with: SE with its gains, or what is nearest to it."""
+    return next(m for m in ("se", AGAINST, RIVALS[0]) if m in methods_for(model))
 
 
 def measure(

@@ -49,12 +49,27 @@ MIN_SPEAKING = 5
 _BATCH = 3
 
 
+def soft_patches(
+    down: torch.Tensor, across: torch.Tensor, sigma: tuple[float, float], size: tuple[int, int]
+) -> torch.Tensor:
+    """Gaussian patches, rows first: (len(down) * len(across), height, width) float32 in [0, 1], 1 = shown.
+
+    Args:
+        down, across: pixels that the patches are centred on.
+        sigma: standard deviations down and across, px.
+        size: (height, width), px.
+    """
+    lines = [
+        torch.exp(-0.5 * ((torch.arange(n, dtype=torch.float32) - centres[:, None]) / width).square())
+        for centres, width, n in zip((down, across), sigma, size, strict=True)
+    ]
+    return torch.einsum("ay,bx->abyx", *lines).flatten(0, 1)
+
+
 def patches() -> torch.Tensor:
-    """Soft round patches on a grid, rows first: (49, 112, 112) float32 in [0, 1], 1 = shown."""
-    pixels = torch.arange(CROP_SIZE, dtype=torch.float32)
+    """Those of a crop, on a grid, rows first: (49, 112, 112) float32 in [0, 1], 1 = shown."""
     centres = torch.arange(PATCH_STEP_PX // 2, CROP_SIZE, PATCH_STEP_PX, dtype=torch.float32)
-    line = torch.exp(-0.5 * ((pixels - centres[:, None]) / PATCH_SIGMA_PX).square())
-    return torch.einsum("ay,bx->abyx", line, line).flatten(0, 1)
+    return soft_patches(centres, centres, (PATCH_SIGMA_PX, PATCH_SIGMA_PX), (CROP_SIZE, CROP_SIZE))
 
 
 @torch.inference_mode()
@@ -111,6 +126,41 @@ def _centred(maps: np.ndarray) -> np.ndarray:
     return flat - flat.mean(0)
 
 
+def channel_scale(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """(C,) float64, the mean size of each channel of (C, h, w) maps; infinite where it is next to nothing."""
+    scale = np.mean([np.abs(m).mean((1, 2)) for m in maps], 0, dtype=np.float64)
+    return np.where(scale > 1e-6 * scale.max(), scale, np.inf)
+
+
+def normal_equations(
+    maps: Sequence[np.ndarray], targets: Sequence[np.ndarray], scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares of the targets by the channels, each over its scale: means over cells and stretches.
+
+    Returns:
+        (C, C) and (C,) float64: the weights w that fit best solve ``square @ w = cross``.
+    """
+    square, cross = np.zeros((len(scale), len(scale))), np.zeros(len(scale))
+    for one, target in zip(maps, targets, strict=True):
+        x, y = _centred(one) / scale, target.reshape(-1) - target.mean(dtype=np.float64)
+        square += x.T @ x / len(y) / len(maps)
+        cross += x.T @ y / len(y) / len(maps)
+    return square, cross
+
+
+def ridge_weights(square: np.ndarray, cross: np.ndarray, ridge: float, toward: np.ndarray | float = 0.0) -> np.ndarray:
+    """(C,) weights >= 0 that minimise ``w' square w - 2 w' cross + ridge * m * |w - toward|^2``.
+
+    m is the mean of the diagonal over channels that are not nothing: so a ridge is in units of a channel's mean square.
+    """
+    live = max(int((np.diag(square) > 0).sum()), 1)
+    held = max(ridge, 1e-9) * np.trace(square) / live
+    # |L' w - L^-1 b|^2 has the same minimum as the quadratic form.
+    lower = np.linalg.cholesky(square + held * np.eye(len(cross)))
+    weights, _ = nnls(lower.T, np.linalg.solve(lower, cross + held * toward), maxiter=50 * len(cross))
+    return weights
+
+
 def fit_gains(maps: Sequence[np.ndarray], targets: Sequence[np.ndarray], ridge: float) -> np.ndarray:
     """Non-negative weights by which the channels' maps add up to the targets; see the module's text.
 
@@ -128,22 +178,11 @@ def fit_gains(maps: Sequence[np.ndarray], targets: Sequence[np.ndarray], ridge: 
     """
     if not maps or len(maps) != len(targets) or ridge < 0:
         raise OptionError(f"{len(maps)} maps, {len(targets)} targets, ridge {ridge}: nothing to fit")
-    scale = np.mean([np.abs(m).mean((1, 2)) for m in maps], 0, dtype=np.float64)
-    live = scale > 1e-6 * scale.max()
-    scale = np.where(live, scale, 1.0)
-    channels = len(scale)
-    square, cross = np.zeros((channels, channels)), np.zeros(channels)
-    for one, target in zip(maps, targets, strict=True):
-        x, y = _centred(one) / scale * live, target.reshape(-1) - target.mean(dtype=np.float64)
-        square += x.T @ x / len(y) / len(maps)
-        cross += x.T @ y / len(y) / len(maps)
+    scale = channel_scale(maps)
+    square, cross = normal_equations(maps, targets, scale)
     if not np.trace(square) > 0:
         raise OptionError("every channel's map is the same in all cells; there are no gains to fit")
-    square += max(ridge, 1e-9) * np.trace(square) / max(int(live.sum()), 1) * np.eye(channels)
-    # |L' w - L^-1 b|^2 has the same minimum as the quadratic form.
-    lower = np.linalg.cholesky(square)
-    weights, _ = nnls(lower.T, np.linalg.solve(lower, cross), maxiter=50 * channels)
-    gains = weights * live / scale
+    gains = ridge_weights(square, cross, ridge) / scale
     if not gains.max() > 0:
         raise OptionError("no channel's map goes with what occlusion finds; there are no gains to fit")
     return (gains / gains.max()).astype(np.float32)

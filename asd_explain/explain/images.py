@@ -49,7 +49,6 @@ class PictureNetwork:
     map_stride_px, map_offset_px = None, None
     learned_absence = False
     beside: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
-    gains: dict[str, torch.Tensor] = {}  # noqa: RUF012
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.block = model, block_of(model)
@@ -61,6 +60,11 @@ class PictureNetwork:
     def training(self) -> bool:
         """Whether the network or its block is in training mode."""
         return self.model.training or self.block.training
+
+    @property
+    def gains(self) -> dict[str, torch.Tensor]:
+        """{"image": (classes, C)} of the block, if it has any."""
+        return {} if self.block.gains is None else {STREAM: self.block.gains}
 
     def score(self, images: torch.Tensor) -> list[Output]:
         """One forward without gradients: an output, of one frame, of each of the pictures (N, 3, H, W)."""
@@ -225,7 +229,7 @@ def explain_batch(
         images: (N, 3, H, W) float, as the network takes them.
         method: a name of :func:`asd_explain.explain.base.list_explainers`.
         target: class (or attribute: column of the logits), one for all or one a picture; None is the predicted one.
-            Only the gradient methods depend on it.
+            Only the gradient methods depend on it, and SE whose gains are fitted.
         interpolation: "bicubic", "bilinear" or "nearest".
         options: of the explainer.
 

@@ -86,9 +86,9 @@ class SqueezeHeat(Explainer):
         self, model: nn.Module, inputs: dict[str, torch.Tensor], target: int = 1, output: Output | None = None
     ) -> dict[str, torch.Tensor]:
         """See :meth:`Explainer.heat`; how many channels passed is appended to ``channels_kept[stream]``."""
-        del target
         output = scored(model, inputs, output)
-        gains = self._gains(model)
+        # Of a network for clips they speak for speech alone, of a classifier there is a row a class.
+        gains = {s: v[target] if v.dim() == 2 else v for s, v in self._gains(model).items()}
         result = {}
         for stream, maps in output.maps.items():
             gates = output.gates[stream][0]
@@ -105,7 +105,7 @@ class SqueezeHeat(Explainer):
         return selected_channels(gates, self.percentile)
 
     def _gains(self, model: nn.Module | None) -> dict[str, torch.Tensor]:
-        """{visual stream: (C,) gains}, of the streams that have any."""
+        """{visual stream: (C,) gains, or (classes, C)}, of the streams that have any."""
         return getattr(model, "gains", {}) if self.gains else {}
 
 

@@ -7,6 +7,7 @@ logits = classifier(pictures)        # (B, 3, H, W) in [0, 1]: it knows the mean
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import nn
 from torchvision import models
 
 from asd_explain.errors import OptionError, WeightsError
-from asd_explain.models.images import cifar_resnet, squeeze
+from asd_explain.models.images import BLOCK, block_of, blocks_in, cifar_resnet, squeeze
 from asd_explain.weights.store import load_state, read_state, sha256_of
 
 KIND = "classifier"
@@ -153,6 +154,18 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Ima
             f"{beside} is the card of other weights than {path}: sha256 is {found[:12]}..., the card says "
             f"{card.sha256[:12]}...; put the right one there"
         )
-    network = build_network(facts)
-    load_state(network, read_state(path), str(path))
+    network, state = build_network(facts), read_state(path)
+    _make_room_for_gains(network, state, path)
+    load_state(network, state, str(path))
     return ImageClassifier(network, facts, card).requires_grad_(False).to(device).eval()
+
+
+def _make_room_for_gains(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """A fresh block has none, and a state dict may or may not."""
+    gains = state.get(f"{BLOCK}.gains")
+    if gains is None or not blocks_in(network):
+        return
+    try:
+        block_of(network).set_gains(gains)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
