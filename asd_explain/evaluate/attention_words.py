@@ -19,7 +19,7 @@ from asd_explain.evaluate.svg import number
 METHODS = {
     "se": "squeeze-and-excitation: the mean of the network's feature maps, each weighted by the gate that the network "
     "itself put on it in this frame, times the map's gain, a fixed number that was fitted once for the network by "
-    "blurring parts of other clips (networks without gains: by the gate alone); one forward pass, no gradient",
+    "blurring other clips but for one patch (networks without gains: by the gate alone); one forward pass, no gradient",
     "se-plain": "the same without gains: by the gate alone",
     "se-paper": "by the published recipe: only channels whose gate passes mean + 1.28 standard deviations, "
     "with one set of gates for the whole clip",
