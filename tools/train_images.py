@@ -106,6 +106,7 @@ def facts_of(config: ImageTraining, train: ImageSet) -> PictureFacts:
         size=tuple(train[0][0].shape[1:]),
         mean=mean,
         std=std,
+        side=config.data.size,
     )
 
 
