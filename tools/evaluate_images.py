@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,8 +52,8 @@ from asd_explain.explain.image_fitting import fit
 from asd_explain.explain.images import STREAM, beyond_fullgrad, explain_batch, predicted
 from asd_explain.models.images import block_of, blocks_in, squeeze
 from asd_explain.options import DEVICES, pick_device
-from asd_explain.outputs import check_new, whole_file
-from asd_explain.running import run_tool
+from asd_explain.outputs import check_new, whole_file, write_text
+from asd_explain.running import command_text, run_tool
 
 if TYPE_CHECKING:
     from asd_explain.datasets.images import ImageSet
@@ -279,13 +278,11 @@ def run(args: argparse.Namespace, command: str) -> str:
     page = markdown(report)
     spread = numbers[np.unique(np.linspace(0, len(numbers) - 1, args.grid_pictures).round().astype(int))]
     every = list(dict.fromkeys([*rows, *ablated]))
-    with whole_file(args.out / "metrics.csv") as partial:
-        partial.write_text(csv_text(every), encoding="utf-8")
+    write_text(args.out / "metrics.csv", csv_text(every))
     with whole_file(args.out / "grid.png") as partial:
         draw(classifier, data, spread, partial, args.device)
     write_report(report, args.out / "report.json")
-    with whole_file(args.out / "report.md") as partial:
-        partial.write_text(page + "\n![grid](grid.png)\n", encoding="utf-8")
+    write_text(args.out / "report.md", page + "\n![grid](grid.png)\n")
     return page
 
 
@@ -302,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     private = {"--root": 1, "--out": 1, "--weights": 2, "--plain": 2}
     kept = [private.get(before, 0) for before in ("", *given[:-1])]
     words = ["/".join(Path(w).parts[-k:]) if k else w for w, k in zip(given, kept, strict=True)]
-    return run_tool(lambda: run(args, shlex.join(["python", "tools/evaluate_images.py", *words])))
+    return run_tool(lambda: run(args, command_text("evaluate_images", *words)))
 
 
 if __name__ == "__main__":
