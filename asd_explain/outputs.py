@@ -10,6 +10,16 @@ from pathlib import Path
 from asd_explain.errors import OutputError
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text file (UTF-8), there as a whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def check_new(path: Path, overwrite: bool) -> None:
     """Refuse a path that exists and may not be replaced.
 

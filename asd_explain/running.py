@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -66,8 +67,20 @@ def progress_bar(stage: str, info: ClipInfo, options: Options, total: int | None
     return tqdm(total=total, desc=f"{info.path.name}: {stage}", unit="frame", disable=hidden, leave=False)
 
 
+def command_text(tool: str, *words: str) -> str:
+    """The command line of a tool as cards and reports tell it: whatever stands in a word, it can be pasted."""
+    return shlex.join(["python", f"tools/{tool}.py", *words])
+
+
+def changes_of(changes: Sequence[str]) -> list[str]:
+    """The words of a command that change a configuration."""
+    return [word for change in changes for word in ("--set", change)]
+
+
 def run_tool(work: Callable[[], str], interrupted: str = "interrupted") -> int:
-    """Run a measuring command and print what it returns; returns the exit code.
+    """Run a command and print what it returns; returns the exit code.
+
+    Errors that a user can act on, a loss that is no longer finite among them, are told in one line.
 
     Args:
         work: does it all, and returns the text for standard output.
@@ -76,7 +89,7 @@ def run_tool(work: Callable[[], str], interrupted: str = "interrupted") -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         sys.stdout.write(work())
-    except AsdExplainError as error:
+    except (AsdExplainError, FloatingPointError) as error:
         log.error("%s", error)
         return 2
     except KeyboardInterrupt:

@@ -15,10 +15,13 @@ card of its weights. ``ROOT`` is, for
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import secrets
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets
 from torchvision.transforms import v2
@@ -101,6 +104,15 @@ class ImageSet(Dataset):
             self.name, self.classes, self.targets[numbers], _Renumbered(self._raw, np.asarray(numbers)), self._transform
         )
 
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the classes, the targets, and the pictures or their files' names and sizes."""
+        told = [self.name, self.multilabel, self.classes, self.targets.shape]
+        found = hashlib.sha256(json.dumps(told).encode())
+        found.update(np.ascontiguousarray(self.targets).tobytes())
+        for index in range(len(self)):
+            found.update(self._raw.mark(index))
+        return found.hexdigest()[:16]
+
     def mean_std(self, most: int = 5000) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the three colours in [0, 1], over at most so many pictures, evenly spaced."""
         chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
@@ -122,6 +134,9 @@ class _Renumbered:
     def __call__(self, index: int) -> np.ndarray:
         return self.raw(int(self.numbers[index]))
 
+    def mark(self, index: int) -> bytes:
+        return self.raw.mark(int(self.numbers[index]))
+
 
 class _Held:
     """Pictures of an array (N, H, W, 3) uint8."""
@@ -131,6 +146,9 @@ class _Held:
 
     def __call__(self, index: int) -> np.ndarray:
         return self.pictures[index]
+
+    def mark(self, index: int) -> bytes:
+        return self.pictures[index].tobytes()
 
 
 class _Files:
@@ -148,8 +166,16 @@ class _Files:
                 return np.asarray(picture.convert("RGB"))
         except FileNotFoundError:
             raise DataError(f"{path}: no such picture; unpack the data set again") from None
-        except (OSError, UnidentifiedImageError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            # What PIL makes of damaged files, and of those that say that they are larger than any picture.
             raise DataError(f"{path} cannot be read as a picture ({error})") from None
+
+    def mark(self, index: int) -> bytes:
+        path = self.paths[index]
+        try:
+            return f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode()
+        except OSError:
+            raise DataError(f"{path}: no such picture; unpack the data set again") from None
 
     def __call__(self, index: int) -> np.ndarray:
         picture = self._read(index)
@@ -187,7 +213,7 @@ def open_images(
     *,
     train_transform: bool = False,
     size: int = 0,
-    hold_out: int = 0,
+    hold_out: float = 0,
     progress: bool = False,
 ) -> ImageSet:
     """One split of a set of pictures.
@@ -198,7 +224,8 @@ def open_images(
         split: one of ``SPLITS``; CIFAR has no "val" of its own.
         train_transform: whether to cut and to mirror pictures at random (from torch's global generator).
         size: side in px that pictures are brought to (width, for CelebA); 0 leaves them as they are.
-        hold_out: so many pictures are taken out of "train", and are "val" (always the same ones).
+        hold_out: so many pictures, or below 1 that share of them, are taken out of "train", and are "val" (always the
+            same ones).
         progress: whether to show a progress bar while pictures are decoded.
 
     Raises:
@@ -229,8 +256,11 @@ def open_images(
         opened = _folder(name, root, source, train_transform, size, progress)
     if not hold_out or split == "test":
         return opened
+    hold_out = max(1, round(hold_out * len(opened))) if hold_out < 1 else int(hold_out)
     if hold_out >= len(opened):
-        raise OptionError(f"{hold_out} pictures cannot be held out of {len(opened)}")
+        raise OptionError(
+            f"{hold_out} pictures cannot be held out of {len(opened)}; set [data] hold_out = 0.1, a share"
+        )
     order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(opened))
     return opened.part(np.sort(order[:hold_out] if split == "val" else order[hold_out:]))
 
@@ -313,7 +343,8 @@ def unzipped(path: Path) -> Path:
                 archive.extractall(part)
             if not place.is_dir():  # another process may have been faster
                 part.rename(place)
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:
+            # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
             raise DataError(f"{path} cannot be unpacked ({error}); give a zip of train/CLASS/*.jpg") from None
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from asd_explain.errors import OptionError
 
 _POOLS = (F.adaptive_avg_pool2d, torch._C._nn.adaptive_avg_pool2d)
-_FULL_POOLS = (F.avg_pool2d, torch._C._nn.avg_pool2d)
+_WINDOWS = (F.avg_pool2d, torch._C._nn.avg_pool2d)
 _MEANS = (torch.mean, torch.Tensor.mean)
 _RECTIFIERS = (F.relu, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_)
 
@@ -131,9 +131,9 @@ class _Run(TorchFunctionMode):
             self.rectified[id(result)] = (x, version_of(result), result)
         elif isinstance(x, torch.Tensor) and x.dim() == 4 and isinstance(result, torch.Tensor):
             averages = func in _POOLS or (func in _MEANS and _over_space(args[1:], kwargs))
-            averages |= func in _FULL_POOLS and result.shape[-2:] == (1, 1)
-            if averages:
-                one = result.numel() == x.shape[0] * x.shape[1]
+            window = func in _WINDOWS and result.shape[-2:] == (1, 1)
+            if averages or window:
+                one = result.numel() == x.shape[0] * x.shape[1] and (averages or _whole(x, args[1:], kwargs))
                 self.pools.append(_Pool(x, self._spot(x), one, shared=(id(x), version_of(x)) in self.read))
         # What hands on the very tensor (dropout in evaluation mode) reads nothing of it.
         self.read |= {(id(leaf), version): leaf for leaf, version in before if leaf is not result}
@@ -159,6 +159,21 @@ class _Run(TorchFunctionMode):
 def _over_space(args: tuple, kwargs: dict) -> bool:
     dims = args[0] if args else kwargs.get("dim")
     return isinstance(dims, tuple | list) and sorted(d % 4 for d in dims) == [2, 3]
+
+
+def _pair(value: object) -> tuple[object, ...]:
+    """A size as torch takes it, one number or one or two of them, as two."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return values * 2 if len(values) == 1 else values
+
+
+def _whole(x: torch.Tensor, args: tuple, kwargs: dict) -> bool:
+    """Whether the one window of ``avg_pool2d`` is the whole map: 7 x 7 cells of 8 x 8 are not, nor is a padded map."""
+    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    kernel, padding = (_pair(v) for v in (given["kernel_size"], given.get("padding", 0)))
+    cells = x.shape[-2] * x.shape[-1]
+    return kernel == tuple(x.shape[-2:]) and padding == (0, 0) and given.get("divisor_override") in (None, cells)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ import io
 import logging
 import math
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -34,7 +33,7 @@ from tqdm import tqdm
 from asd_explain import __version__
 from asd_explain.datasets.shared_clips import SPLITS
 from asd_explain.datasets.talking_corpus import CORPUS_VERSION, talking_entries
-from asd_explain.errors import AsdExplainError, OptionError, OutputError
+from asd_explain.errors import AsdExplainError, OptionError
 from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
 from asd_explain.evaluate.attention import METHODS, SEEDED, Settings, measure, warm_up
 from asd_explain.evaluate.attention_material import CutTrack, clip_names, clip_paths, corpus_tracks, cut_clip
@@ -58,8 +57,8 @@ from asd_explain.evaluate.segments import Segment, Smoothing, inputs_of
 from asd_explain.explain.base import create_explainer
 from asd_explain.explain.fullgrad import completeness
 from asd_explain.options import DEVICES, pick_device
-from asd_explain.outputs import check_new
-from asd_explain.running import bounded_threads, run_tool, seed_everything
+from asd_explain.outputs import check_new, write_text
+from asd_explain.running import bounded_threads, command_text, run_tool, seed_everything
 from asd_explain.tracks.detect import DETECTORS, create_detector
 from asd_explain.weights.store import sha256_of
 
@@ -319,8 +318,8 @@ def run(args: argparse.Namespace) -> str:
     table = [row for name, parts in found.items() for row in rows_for_csv(name, [r for f in parts for r in f.records])]
     page, rows = report_html(summary, pictures), _csv(table)
     write_report(summary, args.out / "metrics.json")
-    _write(args.out / "metrics.csv", rows)
-    _write(report, page)
+    write_text(args.out / "metrics.csv", rows)
+    write_text(report, page)
     return f"{report}\n"
 
 
@@ -335,7 +334,7 @@ def _some_pictures(parts: Sequence[ClipFigures]) -> list[tuple[str, str, float, 
 def _settings_summary(args: argparse.Namespace, settings: Settings, found: dict[str, list[ClipFigures]]) -> dict:
     records = [figures.records for figures in next(iter(found.values()))]
     return {
-        "command": f"python tools/evaluate_attention.py {shlex.join(sys.argv[1:])}",
+        "command": command_text("evaluate_attention", *sys.argv[1:]),
         "version": __version__,
         "date": datetime.date.today().isoformat(),
         "clips": [
@@ -367,17 +366,6 @@ def _csv(rows: Sequence[dict]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    partial_path = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        partial_path.write_text(text, encoding="utf-8")
-        partial_path.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
-    finally:
-        partial_path.unlink(missing_ok=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,9 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from tqdm import tqdm
 
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
-from asd_explain.evaluate.image_report import csv_text, grid, markdown, written
+from asd_explain.evaluate.image_report import csv_text, grid, markdown
 from asd_explain.evaluate.images import (
     AGAINST,
     RIVALS,
@@ -50,8 +52,13 @@ from asd_explain.explain.gate_fitting import FitOptions
 from asd_explain.explain.image_fitting import fit
 from asd_explain.explain.images import STREAM, explain_batch, predicted
 from asd_explain.models.images import block_of, blocks_in, squeeze
-from asd_explain.outputs import check_new
-from asd_explain.running import run_tool
+from asd_explain.options import DEVICES, pick_device
+from asd_explain.outputs import check_new, whole_file, write_text
+from asd_explain.running import command_text, run_tool
+
+if TYPE_CHECKING:
+    from asd_explain.datasets.images import ImageSet
+    from asd_explain.weights.images import ImageClassifier, PictureFacts
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--set", required=True, help="cifar10, cifar100, celeba or folder")
     p.add_argument("--root", type=Path, required=True, help="where the set lies")
     p.add_argument("--split", default="test", help="default test")
-    p.add_argument("--size", type=int, default=0, help="side pictures are brought to, px (default: as they are)")
+    p.add_argument("--size", type=int, help="side pictures are brought to, px, 0 for none (default: as in training)")
     p.add_argument("--out", type=Path, required=True, help="folder for the results")
     p.add_argument("--fit", type=int, default=0, metavar="N", help="fit a block to N pictures of train, without labels")
     p.add_argument("--fit-steps", type=int, default=FitOptions().steps, help="steps of the fit (default %(default)s)")
@@ -77,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=10, help="intervals of a curve (default 10)")
     p.add_argument("--seed", type=int, default=0, help="of the choice of pictures, and of the fit (default 0)")
     p.add_argument("--workers", type=int, default=0, help="processes that read pictures (default 0)")
-    p.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    p.add_argument("--device", default="cpu", choices=DEVICES, help="default cpu")
     p.add_argument("--overwrite", action="store_true", help="replace results that are there")
     p.add_argument("--quiet", action="store_true", help="no progress bar")
     return p
@@ -121,7 +128,7 @@ def faithfulness(
     return [r for r in rows if r.method not in labels], [*base, *(r for r in rows if r.method in labels)]
 
 
-def draw(model: nn.Module, data: Dataset, numbers: np.ndarray, path: Path, device: str) -> None:
+def draw(model: nn.Module, data: Dataset, numbers: np.ndarray, path: Path, device: torch.device) -> None:
     """The figure grid of the first pictures."""
     classes = getattr(data, "classes", None)
     pictures, titles, heats = [], [], []
@@ -156,14 +163,56 @@ def accuracies(
     return found, {"difference": c.difference, "low": c.low, "high": c.high}
 
 
-def load_classifier(path: Path, device: str) -> nn.Module:
+def check_numbers(args: argparse.Namespace) -> None:
+    """Refuse numbers that cannot be, before anything is read.
+
+    Raises:
+        OptionError: naming the option.
+    """
+    at_least = {"pictures": 1, "steps": 1, "grid_pictures": 1, "fit_steps": 1}
+    at_least |= dict.fromkeys(("fit", "ablation_pictures", "accuracy_pictures", "workers", "seed", "size"), 0)
+    for name, least in at_least.items():
+        if (given := getattr(args, name)) is not None and given < least:
+            raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, not {given}")
+
+
+def check_classes(path: Path, facts: PictureFacts, data: ImageSet) -> None:
+    """Refuse a checkpoint that says other things of a picture than the set's labels do.
+
+    Raises:
+        OptionError: it was trained on other classes or attributes.
+    """
+    if facts.classes == data.classes and facts.multilabel == data.multilabel:
+        return
+    said, there = (f"{len(one.classes)} {'attributes' if one.multilabel else 'classes'}" for one in (facts, data))
+    pairs = zip_longest(facts.classes, data.classes, fillvalue="nothing")
+    first = next((f"; the first that differ: {a}, {b}" for a, b in pairs if a != b), "")
+    raise OptionError(
+        f"{path} was trained on {said}, these pictures have {there}{first}; give the set that it was trained on "
+        "(--set, --root)"
+    )
+
+
+def brought_to(args: argparse.Namespace, facts: PictureFacts) -> int:
+    """The side in px that pictures are brought to, 0 for none: ``--size``, or what the network was trained with."""
+    if args.size is not None:
+        return args.size
+    if facts.side is not None:
+        return facts.side
+    # A card that does not say: pictures that have the size already were not brought to it.
+    side = facts.size[1]
+    raw = open_images(args.set, args.root, args.split, size=side).raw(0)
+    return 0 if raw.shape[:2] == facts.size else side
+
+
+def load_classifier(path: Path, device: str | torch.device) -> ImageClassifier:
     """See :func:`asd_explain.weights.images.load_classifier`."""
     from asd_explain.weights import images
 
     return images.load_classifier(path, device)
 
 
-def open_images(name: str, root: Path, split: str, **options: object) -> Dataset:
+def open_images(name: str, root: Path, split: str, **options: object) -> ImageSet:
     """See :func:`asd_explain.datasets.images.open_images`."""
     from asd_explain.datasets import images
 
@@ -174,12 +223,24 @@ def run(args: argparse.Namespace, command: str) -> str:
     """Measure, write, and return the page."""
     for name in FILES:
         check_new(args.out / name, args.overwrite)
-    for name in ("pictures", "steps", "grid_pictures"):
-        if getattr(args, name) < 1:
-            raise OptionError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    check_numbers(args)
+    args.device = pick_device(args.device)
     classifier = load_classifier(args.weights, args.device)
-    data = open_images(args.set, args.root, args.split, size=args.size)
-    train = open_images(args.set, args.root, "train", size=args.size) if args.fit else None
+    size = brought_to(args, classifier.facts)
+    data = open_images(args.set, args.root, args.split, size=size)
+    check_classes(args.weights, classifier.facts, data)
+    other = None
+    if args.plain is not None:
+        other = load_classifier(args.plain, args.device)
+        check_classes(args.plain, other.facts, data)
+        if args.size is None and other.facts.size != classifier.facts.size:
+            raise OptionError(
+                f"{args.plain} was trained on pictures of another size than {args.weights}; give the one trained "
+                "beside it, or the --size at which both are asked"
+            )
+        if not blocks_in(other):
+            squeeze(other.network).to(args.device).eval()
+    train = open_images(args.set, args.root, "train", size=size) if args.fit else None
     fitted = prepare(classifier, classifier.network, train, args)
     part = subset(data, chosen(data, args.accuracy_pictures or len(data), args.seed))
 
@@ -188,12 +249,7 @@ def run(args: argparse.Namespace, command: str) -> str:
             return seen(model, part, workers=args.workers, progress=bar.update)
 
     answers = look(classifier, "accuracy")
-    plain = None
-    if args.plain is not None:
-        other = load_classifier(args.plain, args.device)
-        if not blocks_in(other):
-            squeeze(other.network).eval()
-        plain = look(other, "accuracy, plain")
+    plain = None if other is None else look(other, "accuracy, plain")
     learnt = block_of(classifier).learnt
     accuracy, drop = accuracies(answers, plain, learnt)
     numbers = chosen(data, args.pictures, args.seed)
@@ -217,22 +273,28 @@ def run(args: argparse.Namespace, command: str) -> str:
     page = markdown(report)
     spread = numbers[np.unique(np.linspace(0, len(numbers) - 1, args.grid_pictures).round().astype(int))]
     every = list(dict.fromkeys([*rows, *ablated]))
-    written(args.out / "metrics.csv", lambda p: p.write_text(csv_text(every), encoding="utf-8"))
-    written(args.out / "grid.png", lambda p: draw(classifier, data, spread, p, args.device))
+    write_text(args.out / "metrics.csv", csv_text(every))
+    with whole_file(args.out / "grid.png") as partial:
+        draw(classifier, data, spread, partial, args.device)
     write_report(report, args.out / "report.json")
-    written(args.out / "report.md", lambda p: p.write_text(page + "\n![grid](grid.png)\n", encoding="utf-8"))
+    write_text(args.out / "report.md", page + "\n![grid](grid.png)\n")
     return page
+
+
+def _parts(word: str) -> list[str]:
+    """``--option=value`` as two words."""
+    return word.split("=", 1) if word.startswith("--") and "=" in word else [word]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    given = sys.argv[1:] if argv is None else list(argv)
+    given = [part for word in (sys.argv[1:] if argv is None else argv) for part in _parts(word)]
     # Folders are the caller's own business and do not belong into a report.
     private = {"--root": 1, "--out": 1, "--weights": 2, "--plain": 2}
     kept = [private.get(before, 0) for before in ("", *given[:-1])]
     words = ["/".join(Path(w).parts[-k:]) if k else w for w, k in zip(given, kept, strict=True)]
-    return run_tool(lambda: run(args, "python tools/evaluate_images.py " + " ".join(words)))
+    return run_tool(lambda: run(args, command_text("evaluate_images", *words)))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ from asd_explain.evaluate.sufficiency import live_channels
 from asd_explain.explain.gate_fitting import FitOptions, GateFitter
 from asd_explain.explain.gate_places import PLACES, Place, place_of
 from asd_explain.models.se import SqueezeExcite
+from asd_explain.outputs import whole_file, write_text
+from asd_explain.running import command_text
 from asd_explain.weights.card_writing import fitted_card_text
 from asd_explain.weights.cards import cards
 from asd_explain.weights.store import cache_dir, load, needed_shared_dir
@@ -287,8 +289,9 @@ def run(args: argparse.Namespace, command: str) -> str:
         found[-1].shares = corpus.shares(block, "test")
     controls = rank_without_gates(test)
     parts.append(tables("test", found, controls))
-    card.parent.mkdir(parents=True, exist_ok=True)
-    save_file(as_stored(blocks[sparsity][chosen]), weights)
+    with whole_file(weights) as partial:
+        save_file(as_stored(blocks[sparsity][chosen]), partial)
+        partial.chmod(0o644)  # it comes out readable by its owner alone
     results = results_of(command, options, found, controls, chosen)
     text = fitted_card_text(
         "gates",
@@ -303,7 +306,7 @@ def run(args: argparse.Namespace, command: str) -> str:
             "results": results | {"weights_sha256": model.weights_sha256},
         },
     )
-    card.write_text(text, encoding="utf-8")
+    write_text(card, text)
     parts.append(f"Written: {weights} and {card}\n")
     return "\n".join(parts)
 
@@ -316,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Folders are the caller's own business and do not belong into a card.
     private = {"--shared", "--cache", "--out", "--weights"}
     words = [w for i, w in enumerate(given) if w not in private and (i == 0 or given[i - 1] not in private)]
-    command = "python tools/fit_gates.py " + " ".join(words)
+    command = command_text("fit_gates", *words)
     try:
         sys.stdout.write(run(args, command))
     except AsdExplainError as error:

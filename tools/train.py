@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -30,11 +29,11 @@ from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import FaceClipCache, list_clips
 from asd_explain.datasets.talking_corpus import TalkingClipCache, talking_entries
-from asd_explain.errors import AsdExplainError, OptionError, WeightsError
+from asd_explain.errors import OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
 from asd_explain.options import DEVICES
-from asd_explain.running import seed_everything
+from asd_explain.running import run_tool, seed_everything
 from asd_explain.training.check import QuickCheck
 from asd_explain.training.config import TrainConfig, find_config, read_config
 from asd_explain.training.corpus import TrainTrack, load_tracks
@@ -153,18 +152,12 @@ def run(args: argparse.Namespace) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def told() -> str:
         path = run(args)
-    except (AsdExplainError, FloatingPointError) as error:
-        log.error("%s", error)
-        return 2
-    except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on from the last checkpoint")
-        return 130
-    if os.environ.get("RANK", "0") == "0":
-        sys.stdout.write(f"{path}\n")
-    return 0
+        return f"{path}\n" if os.environ.get("RANK", "0") == "0" else ""
+
+    return run_tool(told, "interrupted; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
     python tools/train_images.py cifar10_short --data cifar10.zip --out runs/cifar10 --seeds 0 1 2
     python tools/train_images.py cifar10_resnet18 --data CIFAR --out runs/gpu --workers 8
     python tools/train_images.py celeba_resnet18 --data CELEBA --out runs/celeba --arms block
-    python tools/train_images.py cifar10_short --data FOLDER --out runs/mine --set 'model.arch="resnet50"' \\
-        --set 'data.set="folder"' --set data.size=224 --weights resnet50.safetensors
+    python tools/train_images.py folder_resnet50 --data FOLDER --out runs/mine --weights resnet50.pth
 
 The first argument is the name of a configuration of the package or a TOML file. DATA is a folder or a zip, see
 ``asd_explain/datasets/images.py``; nothing is downloaded. OUT gets a folder ARM.seedN for each arm ("plain", "block")
 and seed with ``best.safetensors`` and ``last.safetensors``, their cards, ``log.csv``, ``config.json`` and
 ``checkpoint.pt``, and at last ``summary.json``: scores on the split test and, of both arms, their difference seed by
-seed. The same command again goes on where it was cut off and leaves alone what is finished.
+seed. The same command again goes on where it was cut off and leaves alone what is finished; with other ``--arms`` or
+``--seeds`` it adds to the summary. OUT holds trainings with one configuration and on the same pictures only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import json
 import logging
 import math
 import os
-import sys
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,12 +31,15 @@ import torch
 
 from asd_explain.datasets.images import ImageSet, open_images
 from asd_explain.errors import AsdExplainError, OptionError, WeightsError
+from asd_explain.evaluate.json_report import write_report
 from asd_explain.options import DEVICES, pick_device
-from asd_explain.running import seed_everything
+from asd_explain.outputs import write_text
+from asd_explain.running import changes_of, command_text, run_tool, seed_everything
+from asd_explain.training.config import find_config
 from asd_explain.training.export import export_weights
-from asd_explain.training.folder import CHECKPOINT, CONFIG, begin_with, check_config, write_config
-from asd_explain.training.image_config import ImageTraining, find_image_config, read_image_config
-from asd_explain.training.images import LOG, ImageTrainer, logits_of, parameters_of, scores_of
+from asd_explain.training.folder import CHECKPOINT, CONFIG, LOG, begin_with, check_config, check_same, write_config
+from asd_explain.training.image_config import ImageTraining, read_image_config
+from asd_explain.training.images import ImageTrainer, logits_of, parameters_of, scores_of
 from asd_explain.weights.card_writing import classifier_card_text
 from asd_explain.weights.images import ImageClassifier, PictureFacts, build_network, load_classifier
 from asd_explain.weights.store import sha256_of
@@ -87,6 +90,10 @@ def splits_of(config: ImageTraining, args: argparse.Namespace) -> tuple[ImageSet
     for other in (val, test):
         if other.classes != train.classes:
             raise OptionError(f"{args.data}: train has the classes {train.classes[:3]}..., another split others")
+    if not train.multilabel and len(train.classes) < 2:
+        raise OptionError(
+            f"{args.data}: {', '.join(train.classes)} is the only class; a classifier needs two or more (train/CLASS/*)"
+        )
     if data.part and data.part < len(train):
         train = train.part(np.linspace(0, len(train) - 1, data.part).round().astype(int))
     return train, val, test
@@ -106,6 +113,7 @@ def facts_of(config: ImageTraining, train: ImageSet) -> PictureFacts:
         size=tuple(train[0][0].shape[1:]),
         mean=mean,
         std=std,
+        side=config.data.size,
     )
 
 
@@ -117,17 +125,15 @@ def train_one(
     device: torch.device,
     command: str,
     args: argparse.Namespace,
-) -> dict[str, object]:
-    """Train one arm with one seed, or go on; returns the scores of best and last on the split test."""
+    marks: dict[str, str],
+) -> None:
+    """Train one arm with one seed, or go on; leaves the scores of best and last on the split test."""
     train, val, test = sets
-    if args.overwrite:
-        for name in _FILES:
-            (out / name).unlink(missing_ok=True)
     if not (out / CHECKPOINT).is_file() and (there := [n for n in (BEST, LAST, LOG) if (out / n).exists()]):
         raise OptionError(f"{out / there[0]} is there already; give another --out, or --overwrite to begin anew")
-    check_config(config, out, args.weights)
+    check_config(config, out, args.weights, marks)
     if (out / TEST).is_file():
-        return json.loads((out / TEST).read_text(encoding="utf-8"))
+        return
     seed_everything(config.seed)
     network = build_network(facts)
     if args.weights is not None:
@@ -136,7 +142,7 @@ def train_one(
     classifier = ImageClassifier(network, facts).to(device).channels_last()
     keep = _keeper(config, facts, classifier, train, val, out, command)
     trainer = ImageTrainer(classifier, train, val, config, out, keep, workers=args.workers, progress=not args.quiet)
-    write_config(config, out, args.weights)
+    write_config(config, out, args.weights, marks)
     if trainer.resume():
         log.info("%s: going on from epoch %d, batch %d", out.name, trainer.state.epoch, trainer.state.done)
     began = time.perf_counter()
@@ -154,9 +160,8 @@ def train_one(
             continue
         logits, _ = logits_of(kept, test, device, args.workers, not args.quiet)
         result[name] = scores_of(logits, test)
-    _write_json(out / TEST, result)
+    write_report(result, out / TEST)
     log.info("%s: test, last epoch: %s", out.name, result["last"])
-    return result
 
 
 def _keeper(
@@ -185,9 +190,7 @@ def _keeper(
             limits=("its terms of use follow from those of the pictures",),
             tables={"pictures": facts.table(), "results": results},
         )  # fmt: skip
-        partial = out / f".{name}.toml.{os.getpid()}"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / f"{name}.toml")
+        write_text(out / f"{name}.toml", text)
 
     return keep
 
@@ -203,7 +206,8 @@ def compare(results: Sequence[dict]) -> dict[str, dict[str, float]]:
     seeds = sorted(by_arm["plain"].keys() & by_arm["block"].keys())
     table = {}
     for score in by_arm["plain"][seeds[0]] if seeds else ():
-        plain, block = (np.array([by_arm[arm][seed][score] for seed in seeds]) for arm in ("plain", "block"))
+        # A score that a set does not have (it is null in the files) is NaN here.
+        plain, block = (np.array([by_arm[arm][seed][score] for seed in seeds], float) for arm in ("plain", "block"))
         error = float((block - plain).std(ddof=1) / math.sqrt(len(seeds))) if len(seeds) > 1 else math.nan
         table[score] = {
             "plain": float(plain.mean()),
@@ -215,15 +219,32 @@ def compare(results: Sequence[dict]) -> dict[str, dict[str, float]]:
     return table
 
 
-def _write_json(path: Path, content: object) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+def finished(out: Path) -> dict[tuple[bool, int], Path]:
+    """{(with the block, seed): folder} of all trainings below ``out`` that came to their end, seed by seed."""
+    blocks = {name: block for block, name in NAMES.items()}
+    found = {}
+    for path in out.glob(f"*/{TEST}"):
+        if match := re.fullmatch(r"(plain|block)\.seed(0|[1-9]\d*)", path.parent.name):
+            found[blocks[match[1]], int(match[2])] = path.parent
+    return dict(sorted(found.items(), key=lambda one: (one[0][1], one[0][0])))
+
+
+def read_result(folder: Path) -> dict:
+    """What :func:`train_one` left.
+
+    Raises:
+        OptionError: it cannot be read.
+    """
+    path = folder / TEST
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise OptionError(f"{path} cannot be read as scores ({error}); remove it: they are taken anew") from error
 
 
 def run(args: argparse.Namespace, command: str) -> Path:
     """Train all arms and seeds, or go on; returns the path of the summary."""
-    config = read_image_config(find_image_config(args.config), args.set)
+    config = read_image_config(find_config(args.config, "image_configs"), args.set)
     out: Path = args.out
     if out.exists() and not out.is_dir():
         raise OptionError(f"--out {out} is not a folder; name one, it is made when needed")
@@ -236,32 +257,32 @@ def run(args: argparse.Namespace, command: str) -> Path:
     sets = splits_of(config, args)
     facts = facts_of(config, sets[0])
     log.info("%d pictures to learn from, %d of validation, %d of test; %d classes", *map(len, sets), len(facts.classes))
-    results = []
-    for seed in dict.fromkeys(args.seeds):
-        for block in ARMS[args.arms]:
-            one = replace(config, block=block, seed=seed)
-            folder = out / f"{NAMES[block]}.seed{seed}"
-            results.append(train_one(one, replace(facts, block=block), sets, folder, device, command, args))
-            _write_json(out / SUMMARY, {"command": command, "runs": results, "comparison": compare(results)})
+    marks = {"pictures": " ".join(one.fingerprint() for one in sets)}
+    asked = [(block, seed) for seed in dict.fromkeys(args.seeds) for block in ARMS[args.arms]]
+    if args.overwrite:
+        for block, seed in asked:
+            for name in _FILES:
+                (folder_of(out, block, seed) / name).unlink(missing_ok=True)
+    for (block, seed), folder in finished(out).items():  # all of them go into one summary
+        check_same(replace(config, block=block, seed=seed), folder, args.weights, marks)
+    for block, seed in asked:
+        one = replace(config, block=block, seed=seed)
+        train_one(one, replace(facts, block=block), sets, folder_of(out, block, seed), device, command, args, marks)
+        results = [read_result(folder) for folder in finished(out).values()]
+        write_report({"command": command, "runs": results, "comparison": compare(results)}, out / SUMMARY)
     return out / SUMMARY
+
+
+def folder_of(out: Path, block: bool, seed: int) -> Path:
+    """Where a training of an arm with a seed lies."""
+    return out / f"{NAMES[block]}.seed{seed}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    changes = [f"--set {change}" for change in args.set]
-    command = " ".join(["python tools/train_images.py", Path(args.config).name, *changes])
-    try:
-        path = run(args, command)
-    except (AsdExplainError, FloatingPointError) as error:
-        log.error("%s", error)
-        return 2
-    except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on from the last checkpoint")
-        return 130
-    sys.stdout.write(f"{path}\n")
-    return 0
+    command = command_text("train_images", Path(args.config).name, *changes_of(args.set))
+    return run_tool(lambda: f"{run(args, command)}\n", "interrupted; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from asd_explain.errors import OutputError
 from asd_explain.evaluate.images import PictureRow
 
 ARROWS = {"deletion": "deletion (lower is better)", "insertion": "insertion (higher is better)"}
-
-
-def written(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let ``write`` make a file beside ``path``, and move it there: a whole file or none.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def csv_text(rows: Sequence[PictureRow]) -> str:

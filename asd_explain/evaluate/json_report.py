@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from asd_explain.outputs import whole_file
+from asd_explain.outputs import write_text
 
 
 def _plain(value: object) -> object:
@@ -24,6 +24,4 @@ def write_report(report: dict, path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    text = json.dumps(_plain(report), indent=1, allow_nan=False) + "\n"
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(_plain(report), indent=1, allow_nan=False) + "\n")

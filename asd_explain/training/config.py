@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from asd_explain.errors import OptionError
-from asd_explain.training._tables import FromTable
+from asd_explain.training._tables import FromTable, check_tables, options_of, seed_of
 from asd_explain.training.augment_sound import SoundAugment
 from asd_explain.training.augment_view import ViewAugment
 from asd_explain.training.engine import LoopConfig
@@ -68,16 +68,19 @@ _TABLES = {
 }
 
 
-def find_config(name: str) -> Path:
+def find_config(name: str, folder: str = "configs") -> Path:
     """Path of a configuration: a file, or the name of one of the package's.
+
+    Args:
+        name: of either.
+        folder: of the package's, within asd_explain/training.
 
     Raises:
         OptionError: there is none.
     """
     if Path(name).is_file():
         return Path(name)
-    folder = files("asd_explain.training") / "configs"
-    with as_file(folder) as path:
+    with as_file(files("asd_explain.training") / folder) as path:
         known = sorted(p.stem for p in Path(path).glob("*.toml"))
         if name in known:
             return Path(path) / f"{name}.toml"
@@ -123,24 +126,11 @@ def read_config(path: Path, changes: list[str] = ()) -> TrainConfig:
         OptionError: the file or a change cannot be used.
     """
     content = read_tables(path, changes)
-    unknown = sorted(set(content) - {"model", "seed", "options", *_TABLES})
-    if unknown:
-        raise OptionError(f"{path}: unknown {', '.join(unknown)}; known are model, seed, options, {', '.join(_TABLES)}")
+    check_tables(content, path, ("options", *_TABLES), ("model", "seed"))
     if "model" not in content:
         raise OptionError(f'{path}: it does not say which model, for instance model = "squeeze_asd"')
-    for name in {"options", *_TABLES} & set(content):
-        if not isinstance(content[name], dict):
-            raise OptionError(
-                f"{path}: {name} = {content[name]!r} is not a table; write [{name}] and the options below"
-            )
-    seed = content.get("seed", 0)
-    if type(seed) is not int or seed < 0:
-        raise OptionError(f"{path}: seed = {seed!r} is not a whole number from 0")
-    tables = {name: kind.from_table(_plain(content.get(name, {}))) for name, kind in _TABLES.items()}
-    for name, table in tables.items():
-        for option in fields(table):
-            if type(option.default) is int and type(value := getattr(table, option.name)) is not int:
-                raise OptionError(f"[{name}] {option.name} = {value!r} is not a whole number")
+    seed = seed_of(content, path)
+    tables = options_of({name: _plain(content.get(name, {})) for name in _TABLES}, _TABLES)
     return TrainConfig(content["model"], seed, dict(content.get("options", {})), **tables)
 
 

@@ -18,13 +18,11 @@ from tqdm import tqdm
 
 from asd_explain.errors import OptionError
 from asd_explain.training._tables import FromTable
-from asd_explain.training.folder import CHECKPOINT, save_checkpoint, trim_log
+from asd_explain.training.folder import CHECKPOINT, LOG, save_checkpoint, trim_log
 from asd_explain.training.objective import Objective
 from asd_explain.training.sampler import Batch, Sampler
 
 log = logging.getLogger(__name__)
-
-LOG = "log.csv"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,26 +17,35 @@ from torch import nn
 
 from asd_explain.errors import OptionError, OutputError, WeightsError
 from asd_explain.options import pick_device
-from asd_explain.outputs import whole_file
+from asd_explain.outputs import whole_file, write_text
 from asd_explain.weights.store import read_state, sha256_of
 
-CONFIG, CHECKPOINT = "config.json", "checkpoint.pt"
+log = logging.getLogger(__name__)
+
+CONFIG, CHECKPOINT, LOG = "config.json", "checkpoint.pt", "log.csv"
 
 
-def check_config(config: object, out: Path, weights: Path | None = None) -> None:
+def check_config(
+    config: object, out: Path, weights: Path | None = None, marks: Mapping[str, str] | None = None
+) -> None:
     """See that a training that is to go on was begun with the same configuration and the same first weights.
 
     Args:
         config: a data class.
         out: the training's folder.
         weights: that it begins with.
+        marks: {name: text} of what else has to be the same.
 
     Raises:
         OptionError: it was not, or what it was begun with cannot be read.
     """
-    if not ((out / CHECKPOINT).is_file() and (out / CONFIG).is_file()):
-        return
-    now = json.loads(_as_json(config, weights))
+    if (out / CHECKPOINT).is_file() and (out / CONFIG).is_file():
+        check_same(config, out, weights, marks)
+
+
+def check_same(config: object, out: Path, weights: Path | None = None, marks: Mapping[str, str] | None = None) -> None:
+    """As :func:`check_config`, of a folder that holds a training, finished or not."""
+    now = json.loads(_as_json(config, weights, marks))
     try:
         then = dict(json.loads((out / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
@@ -49,14 +60,15 @@ def check_config(config: object, out: Path, weights: Path | None = None) -> None
         )
 
 
-def write_config(config: object, out: Path, weights: Path | None = None) -> None:
+def write_config(
+    config: object, out: Path, weights: Path | None = None, marks: Mapping[str, str] | None = None
+) -> None:
     """Leave the configuration in the folder, as a whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
-    with whole_file(out / CONFIG) as partial:
-        partial.write_text(_as_json(config, weights), encoding="utf-8")
+    write_text(out / CONFIG, _as_json(config, weights, marks))
 
 
 def save_checkpoint(stored: dict, path: Path) -> None:
@@ -90,13 +102,30 @@ def trim_log(path: Path, keep: Callable[[int], bool]) -> None:
         kept = head + "".join(row for row in rows if keep(int(row.split(",")[0])))
     except ValueError as error:
         raise OptionError(f"{path} is damaged ({error}): move it away, the training goes on without it") from error
-    with whole_file(path) as partial:
-        partial.write_text(kept, encoding="utf-8")
+    write_text(path, kept)
 
 
-def _as_json(config: object, weights: Path | None) -> str:
+def log_row(path: Path, row: Mapping[str, float]) -> None:
+    """Add a row to a csv log, with its heads where it is new, and tell it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    new = not path.is_file()
+    try:
+        with path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            if new:
+                writer.writerow(row)
+            writer.writerow([value if isinstance(value, int) else f"{value:.6g}" for value in row.values()])
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    log.info("%s", ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+
+def _as_json(config: object, weights: Path | None, marks: Mapping[str, str] | None) -> str:
     first = {} if weights is None else {"first_weights_sha256": sha256_of(weights)}
-    return json.dumps(asdict(config) | first, indent=1, default=str) + "\n"
+    return json.dumps(asdict(config) | first | dict(marks or {}), indent=1, default=str) + "\n"
 
 
 def begin_with(model: nn.Module, path: Path) -> list[str]:

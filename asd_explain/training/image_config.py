@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from importlib.resources import as_file, files
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asd_explain.errors import OptionError
-from asd_explain.training._tables import FromTable
+from asd_explain.training._tables import FromTable, check_tables, options_of
 from asd_explain.training.config import read_tables
 
 _SETS = ("cifar10", "cifar100", "celeba", "folder")
@@ -43,7 +42,8 @@ class ImageDataConfig(FromTable):
     Attributes:
         set: "cifar10", "cifar100", "celeba" or "folder".
         size: side in px that pictures are brought to; 0 leaves them.
-        hold_out: so many pictures of train are kept for the validation; 0: the set's own val, or test without one.
+        hold_out: so many pictures of train, or below 1 that share of them, are kept for the validation; 0: the set's
+            own val, or test without one.
         part: at most so many pictures to learn from (spread evenly over the files); 0 for all.
         augment: whether pictures are cut and mirrored at random.
     """
@@ -52,12 +52,14 @@ class ImageDataConfig(FromTable):
 
     set: str = "cifar10"
     size: int = 0
-    hold_out: int = 0
+    hold_out: float = 0.0
     part: int = 0
     augment: bool = True
 
     def __post_init__(self) -> None:
         self._check_number(("size", "hold_out", "part"), 0, 10**9)
+        if self.hold_out > 1 and self.hold_out != int(self.hold_out):
+            raise OptionError(f"[data] hold_out = {self.hold_out!r} is neither a whole number nor a share below 1")
         if self.set not in _SETS:
             raise OptionError(f"[data] set = {self.set!r}; choose from {', '.join(_SETS)}")
 
@@ -128,21 +130,6 @@ class ImageTraining:
 _TABLES = {"model": ImageModelConfig, "data": ImageDataConfig, "loop": ImageLoopConfig}
 
 
-def find_image_config(name: str) -> Path:
-    """Path of a configuration: a file, or the name of one of the package's.
-
-    Raises:
-        OptionError: there is none.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    with as_file(files("asd_explain.training") / "image_configs") as path:
-        known = sorted(p.stem for p in Path(path).glob("*.toml"))
-        if name in known:
-            return Path(path) / f"{name}.toml"
-    raise OptionError(f"{name}: no such file, and no configuration of that name; there are {', '.join(known)}")
-
-
 def read_image_config(path: Path, changes: list[str] = ()) -> ImageTraining:
     """Read a configuration; arm and seed are the command's.
 
@@ -154,16 +141,5 @@ def read_image_config(path: Path, changes: list[str] = ()) -> ImageTraining:
         OptionError: the file or a change cannot be used.
     """
     content = read_tables(path, changes)
-    if unknown := sorted(set(content) - set(_TABLES)):
-        raise OptionError(f"{path}: unknown {', '.join(unknown)}; known are {', '.join(_TABLES)}")
-    for name, table in content.items():
-        if not isinstance(table, dict):
-            raise OptionError(f"{path}: {name} = {table!r} is not a table; write [{name}] and the options below")
-    tables = {name: kind.from_table(content.get(name, {})) for name, kind in _TABLES.items()}
-    for name, table in tables.items():
-        for option in fields(table):
-            value = getattr(table, option.name)
-            if type(option.default) in (int, bool) and type(value) is not type(option.default):
-                kind = "a whole number" if type(option.default) is int else "true or false"
-                raise OptionError(f"[{name}] {option.name} = {value!r} is not {kind}")
-    return ImageTraining(**tables)
+    check_tables(content, path, _TABLES)
+    return ImageTraining(**options_of(content, _TABLES))

@@ -12,10 +12,7 @@ the same bits. The folder:
 
 from __future__ import annotations
 
-import csv
-import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -31,13 +28,10 @@ from tqdm import tqdm
 from asd_explain.datasets.images import ImageSet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.classification import attribute_scores, class_scores
-from asd_explain.training.folder import CHECKPOINT, save_checkpoint
+from asd_explain.training.folder import CHECKPOINT, LOG, log_row, save_checkpoint, trim_log
 from asd_explain.training.image_config import ImageLoopConfig, ImageTraining
 from asd_explain.weights.images import ImageClassifier
 
-log = logging.getLogger(__name__)
-
-LOG = "log.csv"
 _STORED = {"network", "optimiser", "progress", "batches"}
 _INSTEAD = "give another --out, or --overwrite to begin anew"
 _TEST_BATCH = 250
@@ -165,7 +159,7 @@ class ImageTrainer:
         Raises:
             FloatingPointError: the loss is no longer finite; the last checkpoint is from before that.
         """
-        self._trim_log()
+        trim_log(self.folder / LOG, lambda epoch: epoch < self.state.epoch)
         while self.state.epoch <= self.config.loop.epochs:
             began = time.perf_counter()
             self._epoch()
@@ -178,7 +172,7 @@ class ImageTrainer:
                 self.state.best = (main_score(scores), self.state.epoch)
                 self.keep("best", row)
             self.keep("last", row)
-            self._log(row)
+            log_row(self.folder / LOG, row)
             self.state = ImageProgress(self.state.epoch + 1, best=self.state.best)
             self._save()
 
@@ -255,27 +249,6 @@ class ImageTrainer:
             "batches": self.batches,
         }
         save_checkpoint(stored, self.folder / CHECKPOINT)
-
-    def _trim_log(self) -> None:
-        """Leave out what was logged after the checkpoint: those epochs are done again."""
-        path = self.folder / LOG
-        if not path.is_file():
-            return
-        head, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        partial = self.folder / f".{LOG}.{os.getpid()}"
-        kept = "".join(row for row in rows if int(row.split(",")[0]) < self.state.epoch)
-        partial.write_text(head + kept, encoding="utf-8")
-        partial.replace(path)
-
-    def _log(self, row: dict[str, float]) -> None:
-        path = self.folder / LOG
-        new = not path.is_file()
-        with path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            if new:
-                writer.writerow(row)
-            writer.writerow([value if isinstance(value, int) else f"{value:.6g}" for value in row.values()])
-        log.info("%s", ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
 
 
 def parameters_of(network: nn.Module) -> int:

@@ -6,11 +6,11 @@ A recipe differs from a configuration of :mod:`asd_explain.training.config` (dis
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asd_explain.errors import OptionError
-from asd_explain.training._tables import FromTable
+from asd_explain.training._tables import FromTable, check_tables, options_of, seed_of
 from asd_explain.training.config import read_tables
 
 SETS = ("ava", "wasd")
@@ -239,27 +239,12 @@ def read_recipe(path: Path, changes: list[str] = ()) -> Recipe:
         OptionError: the file or a change cannot be used.
     """
     content = read_tables(path, changes)
-    if unknown := sorted(set(content) - {"seed", *_TABLES}):
-        raise OptionError(f"{path}: unknown {', '.join(unknown)}; known are seed, {', '.join(_TABLES)}")
-    if not isinstance(content.get("model"), dict):
+    check_tables(content, path, _TABLES, ("seed",))
+    if "model" not in content:
         raise OptionError(f'{path}: it has no table [model] with name = "..."')
-    for name in set(_TABLES) & set(content):
-        if not isinstance(content[name], dict):
-            raise OptionError(
-                f"{path}: {name} = {content[name]!r} is not a table; write [{name}] and the options below"
-            )
-    seed = content.get("seed", 0)
-    if type(seed) is not int or seed < 0:
-        raise OptionError(f"{path}: seed = {seed!r} is not a whole number from 0")
+    seed = seed_of(content, path)
     options = content["model"].get("options", {})
     if not isinstance(options, dict):
         raise OptionError(f"{path}: options of [model] = {options!r} is not a table")
     content["model"]["options"] = tuple(options.items())
-    tables = {name: kind.from_table(content.get(name, {})) for name, kind in _TABLES.items()}
-    for name, table in tables.items():
-        for option in fields(table):
-            value = getattr(table, option.name)
-            if type(option.default) in (int, bool) and type(value) is not type(option.default):
-                kind = "a whole number" if type(option.default) is int else "true or false"
-                raise OptionError(f"[{name}] {option.name} = {value!r} is not {kind}")
-    return Recipe(**tables, seed=seed)
+    return Recipe(**options_of(content, _TABLES), seed=seed)

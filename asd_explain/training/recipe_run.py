@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from asd_explain.datasets.opening import open_entities
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.fusion_backbone import FusionBackbone
-from asd_explain.running import seed_everything
+from asd_explain.outputs import write_text
+from asd_explain.running import changes_of, command_text, seed_everything
 from asd_explain.training.export import export_weights
 from asd_explain.training.folder import CONFIG, begin_with, check_config, join_processes, write_config
 from asd_explain.training.recipe_company import CompanyBatches
@@ -88,7 +88,7 @@ def train_recipe(path: Path, args: argparse.Namespace) -> Path:
     batches = batches_of(model, train, recipe, rank, ranks)
     frames = sum(len(row.labels) for row in train.rows)
     log.info("%d entities, %d frames, %d batches; validation: %d", len(train), frames, len(batches), len(val))
-    command = " ".join(["python tools/train.py", Path(args.config).name, *(f"--set {change}" for change in args.set)])
+    command = command_text("train", Path(args.config).name, *changes_of(args.set))
     learnt_from = f"{recipe.data.set} {recipe.data.train}: {len(train)} entities, {frames} frames"
     keep = _keeper(recipe, out, command, learnt_from, val)
     trainer = RecipeTrainer(
@@ -164,8 +164,6 @@ def _keeper(
             licence="that of whoever trained it", source=f"trained by {command}", training_data=training_data,
             geometry="box", audio=model.audio_feature, limits=_LIMITS, tables=tables,
         )  # fmt: skip
-        partial = out / f".{name}.toml.{os.getpid()}"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out / f"{name}.toml")
+        write_text(out / f"{name}.toml", text)
 
     return keep

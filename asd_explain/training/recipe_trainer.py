@@ -11,7 +11,6 @@ training that was cut off and goes on, on the same device with as many processes
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from tqdm import tqdm
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.detection import average_precision
-from asd_explain.training.folder import CHECKPOINT, save_checkpoint, trim_log
+from asd_explain.training.folder import CHECKPOINT, LOG, log_row, save_checkpoint, trim_log
 from asd_explain.training.recipe_config import Recipe
 from asd_explain.training.recipe_data import RecipeBatch, RecipeBatches, loaded
 from asd_explain.training.recipe_objective import RecipeObjective
@@ -35,8 +34,7 @@ from asd_explain.training.recipe_scoring import score_entities, share_of
 
 log = logging.getLogger(__name__)
 
-LOG = "log.csv"
-_STORED = ("objective", "optimiser", "progress", "batches", "ranks")
+_STORED = {"objective", "optimiser", "progress", "batches", "ranks"}
 _INSTEAD = "give another --out, or --overwrite to begin anew"
 
 
@@ -108,9 +106,7 @@ class RecipeTrainer:
         except Exception as error:
             # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
             raise OptionError(f"{path} cannot be read as a checkpoint; {_INSTEAD}") from error
-        if not isinstance(stored, dict) or not {"objective", "optimiser", "progress", "batches", "ranks"} <= set(
-            stored
-        ):
+        if not isinstance(stored, dict) or not set(stored) >= _STORED:
             raise OptionError(f"{path} is no checkpoint of a recipe; {_INSTEAD}")
         if stored["batches"] != len(self.batches):
             raise OptionError(f"{path}: {stored['batches']} batches an epoch then, {len(self.batches)} now; {_INSTEAD}")
@@ -145,7 +141,7 @@ class RecipeTrainer:
                     self.state.best = (row["val_ap"], self.state.epoch)
                     self.keep("best", self.objective.model, row)
                 self.keep("last", self.objective.model, row)
-                self._log(row)
+                log_row(self.folder / LOG, row)
             best = self.state.best
             self.state = Progress(self.state.epoch + 1, best=best)
             self._save()
@@ -252,13 +248,3 @@ class RecipeTrainer:
             "ranks": self.ranks,
         }
         save_checkpoint(stored, self.folder / CHECKPOINT)
-
-    def _log(self, row: dict[str, float]) -> None:
-        path = self.folder / LOG
-        new = not path.is_file()
-        with path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            if new:
-                writer.writerow(row)
-            writer.writerow([value if isinstance(value, int) else f"{value:.6g}" for value in row.values()])
-        log.info("%s", ", ".join(f"{k} {v:.4g}" for k, v in row.items()))

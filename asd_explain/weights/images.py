@@ -35,6 +35,7 @@ class PictureFacts:
         multilabel: whether they are attributes.
         size: height and width of its pictures, px.
         mean, std: of the three colours in [0, 1], taken off and divided by.
+        side: in px that its pictures were brought to, 0 where they were left as they are; None: the card does not say.
     """
 
     set: str
@@ -47,10 +48,12 @@ class PictureFacts:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    side: int | None = None
 
     def table(self) -> dict[str, object]:
         """As a table of a card."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        known = {key: value for key, value in asdict(self).items() if value is not None}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
 
 
 @dataclass(frozen=True)

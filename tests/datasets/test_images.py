@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import shutil
 import zipfile
 
 import numpy as np
@@ -150,6 +151,65 @@ def test_sizes_are_made_alike_or_asked_for(tmp_path):
     pixels = np.concatenate([np.asarray(Image.open(p)).reshape(-1, 3) for p in (root / "test").rglob("*.jpg")]) / 255
     np.testing.assert_allclose(mean, pixels.mean(0), atol=1e-6)
     np.testing.assert_allclose(std, pixels.std(0), atol=1e-6)
+
+
+def test_a_share_is_held_out(tmp_path):
+    root = write_folder(tmp_path)
+    train, val = (open_images("folder", root, split, hold_out=0.25) for split in ("train", "val"))
+    assert (len(train), len(val)) == (9, 3)
+    for split in ("train", "val"):
+        by_count = open_images("folder", root, split, hold_out=3)
+        assert by_count.fingerprint() == {"train": train, "val": val}[split].fingerprint()
+    assert len(open_images("folder", root, "val", hold_out=0.01)) == 1
+    with pytest.raises(OptionError, match="12 pictures cannot be held out of 12; set"):
+        open_images("folder", root, "val", hold_out=12)
+
+
+@pytest.mark.parametrize("size", [0, 16])  # held in memory, or read picture by picture
+def test_a_fingerprint_is_of_what_is_in_a_set(tmp_path, size):
+    root = write_folder(tmp_path / "a")
+
+    def mark(place=root, split="train"):
+        return open_images("folder", place, split, size=size).fingerprint()
+
+    first = mark()
+    assert len(first) == 16
+    assert mark(shutil.copytree(root, tmp_path / "b" / "moved")) == first
+    assert mark(split="test") != first
+    assert open_images("folder", root, "train", size=size, hold_out=1).fingerprint() != first
+    others = []
+    for k, change in enumerate(
+        (
+            lambda folder: (folder / "ant" / "0.png").unlink(),
+            lambda folder: Image.new("RGB", (32, 32)).save(folder / "ant" / "0.png"),
+            lambda folder: (folder / "bee").rename(folder / "wasp"),
+            lambda folder: (folder / "ant" / "5.png").rename(folder / "bee" / "6.png"),
+        )
+    ):
+        place = shutil.copytree(root, tmp_path / f"changed{k}")
+        change(place / "train")
+        others.append(mark(place))
+    assert len({first, *others}) == 5
+
+
+def test_an_encrypted_zip_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASD_EXPLAIN_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("train/ant/0.png", b"x")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[6] |= 1  # the flag in the local header, and in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"a.zip cannot be unpacked \(.*encrypted"):
+        open_images("folder", tmp_path / "a.zip", "train")
+    assert not list((tmp_path / "cache").rglob("*.zip*")) + list((tmp_path / "cache" / "images").iterdir())
+
+
+def test_a_picture_that_is_too_large_to_be_one_is_told_in_one_line(tmp_path, monkeypatch):
+    root = write_folder(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"0.png cannot be read as a picture \(.*exceeds limit"):
+        open_images("folder", root, "train")
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from asd_explain.errors import OptionError
@@ -29,6 +32,9 @@ from asd_explain.evaluate.images import (
 from asd_explain.explain.geometry import over_picture, upsample
 from asd_explain.models.images import block_of, cifar_resnet, squeeze
 from asd_explain.tools import evaluate_images
+from asd_explain.training.export import export_weights
+from asd_explain.weights.card_writing import classifier_card_text
+from asd_explain.weights.images import PictureFacts, build_network
 
 
 class Brightness(nn.Module):
@@ -172,8 +178,6 @@ def test_choice_of_pictures() -> None:
 
 
 def test_grid_is_a_picture(tmp_path) -> None:
-    from PIL import Image
-
     path = tmp_path / "grid.png"
     grid(path, [np.zeros((8, 8, 3))] * 2, ["a", "b"], [{"se": np.zeros((8, 8)), "fem": np.ones((8, 8))}] * 2)
     with Image.open(path) as image:
@@ -183,6 +187,12 @@ def test_grid_is_a_picture(tmp_path) -> None:
 # ---- the command, on a network and a set of its own
 
 
+def _facts(classes: tuple[str, ...], **more: object) -> PictureFacts:
+    known = {"set": "folder", "arch": "cifar_resnet18", "width": 4, "block": True, "reduction": 4, "multilabel": False}
+    known |= {"size": (16, 16), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    return PictureFacts(classes=classes, **known | more)
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch):
     """Runs the tool on networks and pictures made here; returns its exit code."""
@@ -190,18 +200,17 @@ def command(monkeypatch: pytest.MonkeyPatch):
     class Classifier(nn.Module):
         card = None
 
-        def __init__(self, network: nn.Module) -> None:
+        def __init__(self, network: nn.Module, multilabel: bool) -> None:
             super().__init__()
-            self.network = network
+            self.network, self.facts = network, _facts(Pictures.classes, multilabel=multilabel, side=0)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.network((x - 0.5) / 0.25)
 
     def load(path, device):
         torch.manual_seed(0)
-        if path.name == "plain.safetensors":
-            return Classifier(cifar_resnet(18, width=8)).eval()
-        return Classifier(_model()).eval()
+        faces = "faces" in path.name
+        return Classifier(cifar_resnet(18, width=8) if "plain" in path.name else _model(), faces).eval()
 
     monkeypatch.setattr(evaluate_images, "load_classifier", load)
     data = {"folder": Pictures(), "celeba": Attributes()}
@@ -232,6 +241,15 @@ def test_the_command_writes_whole_files_and_no_folder_of_the_machine(command, tm
     assert len(lines) == len(set(lines)) == 1 + 4 * (3 * len(METHODS) + 2 * len(ablations()))
 
 
+def test_the_command_in_the_report_can_be_pasted(command, tmp_path) -> None:
+    out = tmp_path / "two words"
+    assert command(out, "--plain=/secret/runs of mine/plain.safetensors", "--ablation-pictures", "0") == 0
+    told = shlex.split(json.loads((out / "report.json").read_text())["command"])
+    assert told[:4] == ["python", "tools/evaluate_images.py", "--weights", "block.safetensors"]
+    assert told[told.index("--out") + 1] == "two words"
+    assert told[told.index("--plain") + 1] == "runs of mine/plain.safetensors"
+
+
 def test_results_are_not_replaced_unasked(command, tmp_path, caplog) -> None:
     (tmp_path / "report.md").write_text("mine")
     assert command(tmp_path) == 2
@@ -257,9 +275,120 @@ def test_a_plain_network_is_measured_by_its_rivals_or_fitted(command, tmp_path) 
 
 def test_attributes_end_to_end(command, tmp_path) -> None:
     fitting = ("--fit", "12", "--fit-steps", "5", "--ablation-pictures", "1")
-    assert command(tmp_path, "--set", "celeba", *fitting, weights="plain.safetensors") == 0
+    assert command(tmp_path, "--set", "celeba", *fitting, weights="plain.faces.safetensors") == 0
     report = json.loads((tmp_path / "report.json").read_text())
     answers = seen(evaluate_images.load_classifier(tmp_path / "block.safetensors", "cpu"), Attributes())
     assert answers["targets"].shape == (12, 10)
     accuracy = report["accuracy"]["the same network, its block bypassed"]
     assert accuracy["mean"] == pytest.approx(right(answers["bypassed"], answers["targets"]).mean(), abs=1e-3)
+
+
+# ---- the command on checkpoints with their cards, and folders of pictures
+
+
+def _checkpoint(path: Path, classes: tuple[str, ...], **more: object) -> Path:
+    """An untrained network with a card."""
+    facts = _facts(classes, **more)
+    torch.manual_seed(0)
+    export_weights(build_network(facts), path, half=False)
+    tables = {"pictures": facts.table(), "results": {}}
+    text = classifier_card_text("c", facts.arch, path, source="", training_data="", limits=(), tables=tables)
+    path.with_suffix(".toml").write_text(text)
+    return path
+
+
+def _folder(root: Path, classes: tuple[str, ...], size: tuple[int, int] = (16, 16), each: int = 3) -> Path:
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (root / "test" / name).mkdir(parents=True)
+        for i in range(each):
+            Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(root / "test" / name / f"{i}.png")
+    return root
+
+
+def _evaluate(weights: Path, root: Path, out: Path, *more: object) -> int:
+    small = ["--pictures", "2", "--ablation-pictures", "0", "--grid-pictures", "1", "--steps", "2", "--quiet"]
+    given = ["--weights", weights, "--set", "folder", "--root", root, "--out", out, *small, *more]
+    return evaluate_images.main([str(word) for word in given])
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "there", "told"),
+    [
+        (("ant", "bee", "cat"), ("ant",), "3 classes, these pictures have 1 classes; the first that differ: bee, no"),
+        (("ant",), ("ant", "bee", "cat"), "1 classes, these pictures have 3 classes; the first that differ: nothing, "),
+        (("ant", "bee"), ("ant", "wasp"), "the first that differ: bee, wasp"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--weights", "--plain"])
+def test_a_checkpoint_of_other_classes_is_refused(trained_on, there, told, option, tmp_path, caplog) -> None:
+    wrong, right = (
+        _checkpoint(tmp_path / f"{i}.safetensors", classes) for i, classes in enumerate((trained_on, there))
+    )
+    given = [wrong] if option == "--weights" else [right]
+    more = ["--plain", wrong] if option == "--plain" else []
+    assert _evaluate(*given, _folder(tmp_path / "set", there), tmp_path / "out", *more) == 2
+    assert f"{wrong} was trained on" in caplog.text
+    assert told in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_attributes_are_no_classes(tmp_path, caplog) -> None:
+    weights = _checkpoint(tmp_path / "a.safetensors", ("ant", "bee"), multilabel=True)
+    assert _evaluate(weights, _folder(tmp_path / "set", ("ant", "bee")), tmp_path / "out") == 2
+    assert "trained on 2 attributes, these pictures have 2 classes; give the set" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stored", "card", "more", "shown"),
+    [
+        ((20, 24), {"size": (16, 16), "side": 16}, (), (13, 16)),  # small pictures are used whole
+        ((80, 96), {"size": (16, 16), "side": 16}, (), (16, 16)),
+        ((20, 24), {"size": (20, 24), "side": 0}, (), (20, 24)),
+        ((72, 96), {"size": (72, 96), "side": 0}, (), (72, 96)),  # brought to 96 px it would be a square
+        ((20, 24), {"size": (16, 16), "side": 16}, ("--size", 0), (20, 24)),
+        ((20, 24), {"size": (16, 16), "side": 16}, ("--size", 12), (10, 12)),
+        ((80, 96), {"size": (16, 16)}, (), (16, 16)),  # cards of trainings that did not say
+        ((72, 96), {"size": (72, 96)}, (), (72, 96)),
+    ],
+)
+def test_pictures_are_brought_to_the_card_s_size(stored, card, more, shown, tmp_path, monkeypatch) -> None:
+    weights = _checkpoint(tmp_path / "a.safetensors", ("ant", "bee"), **card)
+    asked = []
+
+    def look(model, data, **options) -> None:
+        asked.append(tuple(data[0][0].shape[1:]))
+        raise OptionError("seen enough")
+
+    monkeypatch.setattr(evaluate_images, "seen", look)
+    root = _folder(tmp_path / "set", ("ant", "bee"), stored, each=1)
+    assert _evaluate(weights, root, tmp_path / "out", *more) == 2
+    assert asked == [shown]
+
+
+def test_networks_of_two_sizes_are_compared_at_a_stated_one_only(tmp_path, caplog) -> None:
+    root = _folder(tmp_path / "set", ("ant", "bee"), each=1)
+    weights = _checkpoint(tmp_path / "a.safetensors", ("ant", "bee"), side=16)
+    plain = _checkpoint(tmp_path / "b.safetensors", ("ant", "bee"), block=False, side=24, size=(24, 24))
+    assert _evaluate(weights, root, tmp_path / "out", "--plain", plain) == 2
+    assert "pictures of another size than" in caplog.text
+    assert _evaluate(weights, root, tmp_path / "out", "--plain", plain, "--size", 16) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("workers", -1), ("seed", -1), ("fit", -1), ("fit-steps", 0), ("ablation-pictures", -1), ("size", -1),
+     ("accuracy-pictures", -1), ("pictures", 0), ("steps", 0), ("grid-pictures", 0)],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_told_before_anything_is_read(option, value, tmp_path, caplog) -> None:
+    assert _evaluate(tmp_path / "none", tmp_path, tmp_path / "out", f"--{option}", value) == 2
+    assert f"--{option} must be at least" in caplog.text
+
+
+def test_a_device_that_is_not_there_is_told(tmp_path, caplog, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert _evaluate(tmp_path / "none", tmp_path, tmp_path / "out", "--device", "cuda") == 2
+    assert "--device cuda: there is none here" in caplog.text
+    with pytest.raises(SystemExit):
+        _evaluate(tmp_path / "none", tmp_path, tmp_path / "out", "--device", "foo")
+    assert "invalid choice: 'foo'" in capsys.readouterr().err

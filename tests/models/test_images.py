@@ -246,6 +246,28 @@ def test_however_the_pooling_is_written(pool) -> None:
     torch.testing.assert_close(logits, model.head(maps.mean((2, 3)) * 2 * gates))
 
 
+@pytest.mark.parametrize(
+    ("pool", "averaged"),
+    [
+        (nn.AvgPool2d(8), True),
+        (nn.AvgPool2d((8, 8), stride=1), True),
+        (lambda x: F.avg_pool2d(x, kernel_size=[8], divisor_override=64), True),
+        (nn.AvgPool2d(7), False),  # of the last row and column nothing is read
+        (nn.AvgPool2d(8, padding=1, stride=8), False),  # of the map's 8 x 8 cells 7 x 7, and zeros
+        (lambda x: F.avg_pool2d(x, 8, divisor_override=9), False),
+        (nn.AdaptiveAvgPool2d(1), True),
+    ],
+)
+def test_a_window_averages_the_map_only_if_it_is_the_map(pool, averaged) -> None:
+    model = squeeze(_Own(lambda x: pool(x).flatten(1)).eval(), size=32)
+    place = block_of(model).place
+    assert (place.module, place.grid, place.averaged) == ("last", (8, 8), averaged)
+    # By brute force: every cell weighs 1 / 64.
+    maps = torch.ones(1, 1, 8, 8, requires_grad=True)
+    pool(maps).sum().backward()
+    assert torch.allclose(maps.grad, torch.full_like(maps, 1 / 64)) == averaged
+
+
 def test_what_is_certain_of_nothing_is_refused() -> None:
     with pytest.raises(OptionError, match="called 2 times"):
         squeeze(_Own(lambda x: x.mean((2, 3)), excite=True), size=32)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
 import tomllib
 
@@ -15,7 +17,8 @@ from asd_explain.errors import OptionError, WeightsError
 from asd_explain.evaluate.classification import attribute_scores, class_scores
 from asd_explain.models.images import block_of, blocks_in, host_state_dict
 from asd_explain.tools.train_images import compare, main
-from asd_explain.training.image_config import ImageLoopConfig, find_image_config, read_image_config
+from asd_explain.training.config import find_config
+from asd_explain.training.image_config import ImageLoopConfig, read_image_config
 from asd_explain.training.images import ImageTrainer, _Drawn
 from asd_explain.weights.images import build_network, load_classifier
 
@@ -165,6 +168,117 @@ def test_what_is_finished_is_left_alone_and_other_options_are_refused(trained, p
     assert "neither cifar_resnet18" in caplog.text
 
 
+def strict(path):
+    """A JSON file, read as the standard says: without NaN."""
+    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} holds {name}"))
+
+
+def test_one_seed_has_no_standard_error_and_json_says_null(trained):
+    assert strict(trained / "summary.json")["comparison"]["accuracy"]["standard_error"] is None
+    assert compare(strict(trained / "summary.json")["runs"])["accuracy"]["seeds"] == 1
+
+
+def test_scores_that_a_set_lacks_are_null_and_compared_as_nothing():
+    runs = [{"arm": arm, "seed": 0, "last": {"mean_ap": None, "accuracy": 0.5}} for arm in ("plain", "block")]
+    found = compare(runs)
+    assert np.isnan(found["mean_ap"]["difference"])
+    assert found["accuracy"]["difference"] == 0
+
+
+def test_arms_and_seeds_trained_one_after_another_add_up(trained, pictures, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(trained / "block.seed0", out / "block.seed0")
+    (out / "notes.seed0").mkdir()
+    (out / "notes.seed0" / "test.json").write_text("{}")  # none of ours
+    assert train(pictures, out, "--arms", "plain", seeds=("10", "2")) == 0
+    summary = strict(out / "summary.json")
+    assert [(r["arm"], r["seed"]) for r in summary["runs"]] == [("block", 0), ("plain", 2), ("plain", 10)]
+    assert summary["comparison"] == {}
+    assert train(pictures, out, "--arms", "plain") == 0
+    summary = strict(out / "summary.json")
+    assert [(r["arm"], r["seed"]) for r in summary["runs"][:2]] == [("plain", 0), ("block", 0)]
+    assert summary["comparison"]["accuracy"] == strict(trained / "summary.json")["comparison"]["accuracy"]
+
+
+def test_a_summary_is_of_one_configuration(trained, pictures, tmp_path, caplog):
+    shutil.copytree(trained / "plain.seed0", tmp_path / "plain.seed0")
+    assert train(pictures, tmp_path, "--arms", "block", changes=["loop.lr=0.2"]) == 2
+    assert re.search(r"plain.seed0.*begun with another loop", caplog.text)
+    (tmp_path / "plain.seed0" / "checkpoint.pt").unlink()  # large, and no longer needed
+    assert train(pictures, tmp_path, "--arms", "block", changes=["loop.lr=0.2"]) == 2
+    assert not (tmp_path / "block.seed0").exists()
+    assert not (tmp_path / "summary.json").exists()
+    assert train(pictures, tmp_path, "--arms", "plain", "--overwrite", changes=["loop.lr=0.2"]) == 0
+    assert len(strict(tmp_path / "summary.json")["runs"]) == 1
+
+
+def test_what_is_finished_belongs_to_its_pictures(trained, pictures, tmp_path, caplog):
+    shutil.copytree(pictures, tmp_path / "moved")
+    assert train(tmp_path / "moved", trained) == 0  # wherever they lie
+    (tmp_path / "moved" / "test" / "ant" / "0.png").rename(tmp_path / "moved" / "test" / "bee" / "20.png")
+    assert train(tmp_path / "moved", trained) == 2
+    assert "begun with another pictures;" in caplog.text
+
+
+def test_damaged_scores_are_told(trained, pictures, tmp_path, caplog):
+    shutil.copytree(trained / "plain.seed0", tmp_path / "plain.seed0")
+    (tmp_path / "plain.seed0" / "test.json").write_text("{")
+    assert train(pictures, tmp_path, "--arms", "plain") == 2
+    assert "test.json cannot be read as scores" in caplog.text
+    (tmp_path / "plain.seed0" / "test.json").unlink()
+    assert train(pictures, tmp_path, "--arms", "plain") == 0
+    last = [strict(folder / "plain.seed0" / "test.json")["last"] for folder in (tmp_path, trained)]
+    assert last[0] == last[1]
+
+
+def test_one_class_is_nothing_to_tell_apart(pictures, tmp_path, caplog):
+    for split in ("train", "test"):
+        shutil.copytree(pictures / split / "ant", tmp_path / "set" / split / "ant")
+    assert train(tmp_path / "set", tmp_path / "out") == 2
+    assert "ant is the only class" in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_on_the_card_can_be_pasted(trained):
+    card = tomllib.loads((trained / "block.seed0" / "last.toml").read_text())
+    told = shlex.split(card["results"]["command"])
+    assert told == ["python", "tools/train_images.py", "cifar10_short", *(w for c in SMALL for w in ("--set", c))]
+    assert card["source"] == f"trained by {card['results']['command']}"
+
+
+@pytest.mark.parametrize(("error", "code"), [(FloatingPointError("loss nan"), 2), (KeyboardInterrupt(), 130)])
+def test_a_training_that_ends_early_says_so_in_one_line(error, code, pictures, tmp_path, monkeypatch, caplog):
+    def fail(self, *args):
+        raise error
+
+    monkeypatch.setattr(ImageTrainer, "_one", fail)
+    assert train(pictures, tmp_path, "--arms", "plain") == code
+    assert caplog.messages[-1] in ("loss nan", "interrupted; the same command goes on from the last checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--workers=-1", "have to be 0 or more"), ("--threads=-1", "have to be 0 or more"),
+     ("--seeds=-1", "have to be 0 or more"), ("--device=cuda", "there is none here")],
+)  # fmt: skip
+def test_options_that_cannot_be_are_told(option, told, pictures, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert train(pictures, tmp_path / "out", option) == 2
+    assert told in caplog.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_a_few_pictures_needs_no_change_of_its_configuration(pictures, tmp_path):
+    quick = ("model.arch='resnet18'", "data.size=32", "loop.epochs=1")  # of the network and its cost only
+    sets = [word for change in quick for word in ("--set", change)]
+    given = ["folder_resnet50", "--data", pictures, "--out", tmp_path, "--arms", "plain", "--threads", 1, "--quiet"]
+    assert main([str(word) for word in (*given, "--device", "cpu", *sets)]) == 0
+    card = tomllib.loads((tmp_path / "plain.seed0" / "last.toml").read_text())
+    assert card["training_data"] == "folder: 72 pictures"
+    assert card["results"]["val_pictures"] == 8
+    assert card["pictures"]["side"] == 32
+
+
 def test_faces_with_attributes_are_learnt_end_to_end(tmp_path):
     pytest.importorskip("skimage", reason="the miniature needs the demo extra")
     from asd_explain.datasets.celeba_miniature import make_celeba_miniature
@@ -223,10 +337,17 @@ def test_the_difference_is_taken_seed_by_seed():
 
 
 def test_configurations_are_read_and_mistakes_told(tmp_path):
-    for name in ("cifar10_resnet18", "cifar10_short", "cifar100_resnet18", "celeba_resnet18", "celeba_miniature"):
-        assert read_image_config(find_image_config(name)).loop.epochs >= 1
+    for name in (
+        "cifar10_resnet18",
+        "cifar10_short",
+        "cifar100_resnet18",
+        "celeba_resnet18",
+        "celeba_miniature",
+        "folder_resnet50",
+    ):
+        assert read_image_config(find_config(name, "image_configs")).loop.epochs >= 1
     with pytest.raises(OptionError, match="there are celeba_miniature"):
-        find_image_config("nothing")
+        find_config("nothing", "image_configs")
     path = tmp_path / "own.toml"
     for text, told in (
         ("[model]\nwidth = 1.5", "not a whole number"),
