@@ -358,9 +358,9 @@ def _how(settings: Mapping, networks: Mapping) -> Html:
         "Short stretches of face tracks are shown to the network as clips of their own, so nothing that was deleted "
         "can come back from frames around them. Every method gives a map for each stream; all are smoothed and "
         "enlarged alike; only then pixels are removed in the order of the map. A clip's value is the mean over "
-        "its frames, and every clip counts once. SE's gains were fitted to what one patch of "
-        "a blurred crop brings back, on other clips, which is nearly what insertion with a blur measures, and less nearly "
-        "what deletion does; its rivals were fitted to nothing. ROAD, the "
+        "its frames, and every clip counts once. SE's gains were fitted to what one patch of a blurred crop brings "
+        "back, on other clips, which is nearly what insertion with a blur measures, and less nearly what deletion "
+        "does; its rivals were fitted to nothing. ROAD, the "
         "mean grey and where the mouth is were no part of that fit."
     )
     names = list(dict.fromkeys(m for network in networks.values() for m in words.methods_of(network or {})))
