@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,3 +67,32 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where the folder could not be made, there is nothing to remove either
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside ``path`` to write into; it gets its own name when the block ends without an error.
+
+    What was there under that name is replaced then, and not before. Whatever goes wrong, nothing half-made stays
+    behind, and what was there stays.
+
+    Raises:
+        OutputError: it cannot be written (no right to, no space, a file where a folder should be); names ``path``.
+    """
+    hidden, old = (path.with_name(f".{path.name}.{kind}-{secrets.token_hex(4)}") for kind in ("part", "old"))
+    try:
+        hidden.mkdir(parents=True)
+        yield hidden
+        if path.exists():
+            path.rename(old)
+        try:
+            hidden.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another place") from error
+    finally:
+        for folder in (hidden, old):
+            shutil.rmtree(folder, ignore_errors=True)

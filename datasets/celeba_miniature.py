@@ -24,8 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import secrets
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,9 +35,10 @@ from tqdm import tqdm
 
 from asd_explain.datasets.celeba import PICTURES
 from asd_explain.datasets.dressed_face import SIZE, DressedFace, Worn
+from asd_explain.datasets.miniature_folder import miniature_folder, read_mark, write_mark
 from asd_explain.datasets.portraits import Look
 from asd_explain.datasets.talking_face import Pose
-from asd_explain.errors import AsdExplainError, OptionError, OutputError
+from asd_explain.errors import AsdExplainError, OptionError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,6 @@ _WORN_ALREADY = {"hopper": ("Eyeglasses", "Wearing_Hat"), "astronaut": ()}
 _HOPPER = 0.25  # share of the identities
 _SHARES = (0.7, 0.15)  # of train and of valid
 _PER_IDENTITY = 5
-_MARK = "miniature.json"
 _LANDMARKS = " ".join(f"{p}_{c}" for p in ("lefteye", "righteye", "nose", "leftmouth", "rightmouth") for c in "xy")
 
 
@@ -168,19 +166,9 @@ def make_celeba_miniature(
     if not 20 <= pictures < 10**6:
         raise OptionError(f"{pictures} pictures: from 20 to 999999 can be made")
     target = Path(out) / "celeba"
-    if target.exists() and not (overwrite and (target / _MARK).is_file()):
-        raise OutputError(f"{target} exists; give another name" + (": it is no miniature" if overwrite else ""))
-    part = target.with_name(f".celeba.part-{secrets.token_hex(4)}")
-    try:
-        (part / PICTURES).mkdir(parents=True)
+    with miniature_folder(target, overwrite) as part:
+        (part / PICTURES).mkdir()
         _write(part, pictures, seed, progress)
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target
 
 
@@ -218,7 +206,7 @@ def _write(folder: Path, pictures: int, seed: int, progress: bool) -> None:
     }
     for name, (head, body) in heads.items():
         (folder / name).write_text("\n".join([*head, *lines[body]]) + "\n", encoding="utf-8", newline="")
-    mark = {
+    told = {
         "what": "drawn by asd_explain.datasets.celeba_miniature; no real data set",
         "seed": seed,
         "pictures": pictures,
@@ -228,7 +216,7 @@ def _write(folder: Path, pictures: int, seed: int, progress: bool) -> None:
         "of_the_photograph": {photo: [*names, *_WORN_ALREADY[photo]] for photo, names in PHOTOGRAPH.items()},
         "present": {name: count for name, count in counts.items() if count},
     }
-    (folder / _MARK).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
+    write_mark(folder, told)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -247,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = make_celeba_miniature(
             options.out, pictures=options.pictures, seed=options.seed, overwrite=options.overwrite, progress=True
         )
-        log.info("%s: %s", folder, json.dumps(json.loads((folder / _MARK).read_text(encoding="utf-8"))["present"]))
+        log.info("%s: %s", folder, json.dumps(read_mark(folder)["present"]))
     except AsdExplainError as error:
         log.error("%s", error)
         return 2

@@ -29,8 +29,6 @@ import argparse
 import csv
 import json
 import logging
-import secrets
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,11 +39,12 @@ from tqdm import tqdm
 
 from asd_explain.datasets.annotations import orig_lines
 from asd_explain.datasets.entities import EntityRow
+from asd_explain.datasets.miniature_folder import miniature_folder, read_mark, write_mark
 from asd_explain.datasets.miniature_people import PHOTOS, SPLITS, UNSEEN, company, faces_seen
 from asd_explain.datasets.talking_photos import make_clip
 from asd_explain.datasets.talking_scene import Scene, Shot
 from asd_explain.datasets.talking_truth import LABELS, Truth
-from asd_explain.errors import AsdExplainError, OptionError, OutputError
+from asd_explain.errors import AsdExplainError, OptionError
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,6 @@ _METADATA = (
 )
 _AVA_RATES = (25, 24, 29.97, 30)
 _WASD_RATES = ((30, 25), (25, 30), (24, 30), (29.97, 24), (10, 15))
-_MARK = "miniature.json"
 _CLIP_S = 30
 
 
@@ -212,21 +210,11 @@ def make_miniature(
     if not (1 <= train <= 99 and 1 <= val <= 99) or not 1.5 <= seconds <= _CLIP_S:
         raise OptionError(f"{train} and {val} clips of {seconds} s: 1 to 99 clips of 1.5 to {_CLIP_S} s can be made")
     out = Path(out)
-    if out.exists() and not (overwrite and (out / _MARK).is_file()):
-        raise OutputError(f"{out} exists; give another name" + (": it is no miniature" if overwrite else ""))
-    clips = (ava_clips if dataset == "ava" else wasd_clips)(train, val, seconds, seed, drawn)
-    part = out.with_name(f".{out.name}.part-{secrets.token_hex(4)}")
-    try:
+    with miniature_folder(out, overwrite) as part:
+        clips = (ava_clips if dataset == "ava" else wasd_clips)(train, val, seconds, seed, drawn)
         rows = _draw(clips, part / "orig_videos" / "trainval", progress)
         (_write_ava if dataset == "ava" else _write_wasd)(part, clips, rows)
-        _write_mark(part / _MARK, dataset, clips, rows, seed)
-        if out.exists():
-            shutil.rmtree(out)
-        part.rename(out)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        write_mark(part, _told(dataset, clips, rows, seed))
     return out
 
 
@@ -285,11 +273,11 @@ def _metadata(clip: MiniClip, rows: list[EntityRow]) -> list:
     ]
 
 
-def _write_mark(path: Path, dataset: str, clips: list[MiniClip], rows: dict[str, list[EntityRow]], seed: int) -> None:
+def _told(dataset: str, clips: list[MiniClip], rows: dict[str, list[EntityRow]], seed: int) -> dict:
     tracks = {s: [r for c in clips if c.split == s for r in rows[c.video_id]] for s in SPLITS}
     people = {s: [p for c in clips if c.split == s for p in c.scene.people] for s in SPLITS}
     voices = {s: sorted({p.voice.name for p in people[s]}) for s in SPLITS}
-    summary = {
+    return {
         "dataset": dataset,
         "seed": seed,
         "what": "made of talking photographs by asd_explain.datasets.miniature; no real data set",
@@ -301,7 +289,6 @@ def _write_mark(path: Path, dataset: str, clips: list[MiniClip], rows: dict[str,
         "frames": {s: sum(map(len, tracks[s])) for s in SPLITS},
         "speaking": {s: round(float(np.concatenate([r.labels for r in tracks[s]]).mean()), 4) for s in SPLITS},
     }
-    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -330,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in options.dataset:
             folder = make_miniature(name, options.out / name, progress=True, **numbers)
-            log.info("%s: %s", folder, (folder / _MARK).read_text(encoding="utf-8").replace("\n", ""))
+            log.info("%s: %s", folder, json.dumps(read_mark(folder)))
     except AsdExplainError as error:
         log.error("%s", error)
         return 2

@@ -7,7 +7,6 @@ the repository. Splits are those of the folder's README: fit on ``fit``, choose 
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from asd_explain.grid import TimeGrid
 from asd_explain.media.audio import Audio, load_audio
 from asd_explain.media.mfcc import aligned_mfcc
 from asd_explain.media.reader import VideoReader
+from asd_explain.outputs import whole_file
 from asd_explain.tracks.crops import BODY_GEOMETRY, GEOMETRIES, body_box, crop
 from asd_explain.tracks.detect import DetectionSchedule, Detector, create_detector
 from asd_explain.tracks.link import FaceTracker
@@ -262,14 +262,13 @@ def _samples(audio: Audio | None, start_s: float, length_s: float) -> np.ndarray
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an npz that is there as a whole or not at all; its folder is made when needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    try:
+    """Write an npz that is there as a whole or not at all; its folder is made when needed.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with whole_file(path) as partial:
         np.savez(partial, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class FaceClipCache:

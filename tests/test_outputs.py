@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
+from asd_explain.datasets.shared_clips import save_arrays
 from asd_explain.errors import OptionError, OutputError
 from asd_explain.evaluate.json_report import write_report
-from asd_explain.outputs import check_writable, whole_file
+from asd_explain.outputs import check_writable, whole_file, whole_folder, write_text
 from asd_explain.training.config import LoopConfig
 from asd_explain.training.export import export_weights
 from asd_explain.training.folder import CHECKPOINT, CONFIG, check_config, save_checkpoint, write_config
@@ -30,7 +34,9 @@ def test_where_nothing_can_be_written_one_line_says_so(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for place in (tmp_path / "file" / "x.json", tmp_path / "file" / "deeper" / "x.json"):
         for write in (
+            lambda path: write_text(path, "a"),
             lambda path: write_report({"a": 1}, path),
+            lambda path: save_arrays(path, {"a": np.zeros(1)}),
             lambda path: write_config(LoopConfig(), path),
             lambda path: save_checkpoint({}, path),
             lambda path: export_weights(torch.nn.Linear(1, 1), path),
@@ -52,6 +58,47 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_last_checkpoint(tmp_path
         save_checkpoint({"step": 2}, path)
     assert torch.load(path) == {"step": 1}
     assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_a_folder_gets_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "set"
+    with whole_folder(path) as part:
+        (part / "deep").mkdir()
+        (part / "deep" / "a.txt").write_text("one")
+        assert not path.exists()
+    assert (path / "deep" / "a.txt").read_text() == "one"
+    with pytest.raises(RuntimeError), whole_folder(path) as part:
+        (part / "b.txt").write_text("tw")
+        raise RuntimeError
+    assert [p.name for p in path.parent.iterdir()] == ["set"]
+    assert [p.name for p in path.rglob("*")] == ["deep", "a.txt"]
+    with whole_folder(path) as part:
+        (part / "b.txt").write_text("two")
+        assert (path / "deep").exists()  # what was there stays until the other is whole
+    assert [p.name for p in tmp_path.rglob("*")] == ["new", "set", "b.txt"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    path, rename = tmp_path / "set", Path.rename
+    path.mkdir()
+    (path / "a.txt").touch()
+
+    def fail(self, target):
+        if ".part-" in self.name:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match="set cannot be written: No space left"), whole_folder(path):
+        pass
+    assert [p.name for p in tmp_path.rglob("*")] == ["set", "a.txt"]
+
+
+def test_a_folder_is_not_made_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file" / "set", tmp_path / "file" / "deeper" / "set"):
+        with pytest.raises(OutputError, match="cannot be written"), whole_folder(place):
+            pytest.fail("there is no folder to write into")
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", "7"])

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from torch import nn
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.registry import create_model
+from asd_explain.outputs import write_text
 from asd_explain.running import run_tool, seed_everything
 from asd_explain.tools.train import tracks_of
 from asd_explain.training.check import QuickCheck
@@ -138,9 +138,7 @@ def run(args: argparse.Namespace) -> str:
                 tracks = tracks or {split: tracks_of(config, split, args) for split in ("fit", "dev", "test")}
                 write_config(config, folder)
                 found = one_run(config, seed, gated, tracks, folder, args.quiet, args.encoders)
-                partial = path.with_name(f".{RESULT}.{os.getpid()}")
-                partial.write_text(json.dumps({"config": settings, "result": found}, indent=1), encoding="utf-8")
-                partial.replace(path)
+                write_text(path, json.dumps({"config": settings, "result": found}, indent=1))
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["config"] != settings:
                 raise OptionError(f"{path} is of another configuration; give another --out")
@@ -152,7 +150,7 @@ def run(args: argparse.Namespace) -> str:
     if args.encoders is not None:
         budget += f", encoders from {args.encoders.name}"
     text = f"{budget}; average precision in %, mean (least to most) over seeds.\n\n{table(results, args.seeds)}"
-    (args.out / "table.md").write_text(text, encoding="utf-8")
+    write_text(args.out / "table.md", text)
     return text
 
 

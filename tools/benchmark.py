@@ -14,6 +14,7 @@ from pathlib import Path
 from asd_explain.errors import AsdExplainError, ClipError
 from asd_explain.media.reader import VideoReader, open_container
 from asd_explain.media.writer import VideoWriter
+from asd_explain.outputs import write_text
 
 STAGES = {
     "load": "load (network, gates)",
@@ -150,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
             print(table(seconds, manifest, plain))
             if args.json:
                 figures = {"seconds": [run[0] for run in runs], "plain_s": plain, "manifest": manifest}
-                args.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+                write_text(args.json, json.dumps(figures, indent=1) + "\n")
     except AsdExplainError as error:
         print(f"benchmark: error: {error}", file=sys.stderr)
         return 1

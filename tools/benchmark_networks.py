@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,12 +18,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.errors import OptionError
 from asd_explain.media.features import AUDIO_FEATURES
 from asd_explain.models.registry import create_model, list_models
-from asd_explain.outputs import check_new
-
-log = logging.getLogger(__name__)
+from asd_explain.outputs import check_new, write_text
+from asd_explain.running import run_tool
 
 FRAMES = 50  # as the pipeline encodes them
 
@@ -93,20 +91,14 @@ def run(args: argparse.Namespace) -> str:
         for title, row in found.items()
     ]
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_text(args.json, json.dumps(found, indent=1) + "\n")
     return "\n".join(lines) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        sys.stdout.write(run(args))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    return 0
+    return run_tool(lambda: run(args))
 
 
 if __name__ == "__main__":

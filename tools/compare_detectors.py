@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from tqdm import tqdm
 from asd_explain.datasets.shared_clips import GROUPS, SPLITS, ClipEntry, list_clips
 from asd_explain.errors import OptionError
 from asd_explain.media.reader import VideoReader
-from asd_explain.outputs import check_new
+from asd_explain.outputs import check_new, write_text
 from asd_explain.running import run_tool
 from asd_explain.tracks.detect import DETECTORS, DetectionSchedule, Detector, create_detector
 from asd_explain.tracks.link import FaceTracker
@@ -282,14 +281,7 @@ def _write(path: Path, found: Mapping[ClipEntry, Mapping[str, Tally]]) -> None:
         {"clip": e.name, "split": e.split, "detectors": {name: tally.plain() for name, tally in row.items()}}
         for e, row in found.items()
     ]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(json.dumps({"clips": rows}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OptionError(f"cannot write {path} ({error.strerror}); choose another --out") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, json.dumps({"clips": rows}, indent=1) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from asd_explain.errors import OutputError
 from asd_explain.evaluate.asd_protocol import CERTAIN, SECTIONS, Material
 from asd_explain.evaluate.calibration import fit_temperature, negative_log_likelihood, reliability, sigmoid
 from asd_explain.evaluate.detection import EvaluationError
+from asd_explain.outputs import whole_file
 
 CALIBRATED = ("ensemble_balanced", "certain")
 _LOOK_COLUMNS = (
@@ -175,11 +174,5 @@ def draw_reliability(report: dict, path: Path) -> None:
                 axis.plot(curve["predicted"], curve["observed"], linewidth=1)
                 axis.scatter(curve["predicted"], curve["observed"], s=size, marker=marker, label=label)
             axis.legend(fontsize=7, loc="upper left")
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    try:
+    with whole_file(path) as partial:
         figure.savefig(partial, dpi=110)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -7,10 +7,8 @@ so a JSON that is there says that the clip is done.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from asd_explain.errors import OptionError, OutputError
+from asd_explain.errors import OptionError
 from asd_explain.evaluate.intervention import Change, SegmentEffects
 from asd_explain.evaluate.json_report import write_report
+from asd_explain.outputs import whole_file
 
 #: Of the stored figures; goes up with every change after which old ones would be read wrongly.
 #: 2: levels of raw heat and which frames are called speaking; a dead map is a miss in placement.
@@ -115,17 +114,8 @@ class Store:
         """
         path = self.path(network, figures.clip)
         stored, arrays = _pack(figures)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **arrays)
-            partial.write_bytes(buffer.getvalue())
-            partial.replace(path.with_suffix(".npz"))
-        except OSError as error:
-            raise OutputError(f"cannot write {path} ({error.strerror}); give another place with --out") from None
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path.with_suffix(".npz")) as partial:
+            np.savez_compressed(partial, **arrays)
         write_report({"format": FORMAT, "settings": self.settings, "source": source, **stored}, path)
 
 
