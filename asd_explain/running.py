@@ -10,8 +10,9 @@ import os
 import random
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -70,6 +71,18 @@ def progress_bar(stage: str, info: ClipInfo, options: Options, total: int | None
 def command_text(tool: str, *words: str) -> str:
     """The command line of a tool as cards and reports tell it: whatever stands in a word, it can be pasted."""
     return shlex.join(["python", f"tools/{tool}.py", *words])
+
+
+def public_words(given: Sequence[str], private: Mapping[str, int]) -> list[str]:
+    """The words of a command without the caller's folders, which do not belong into a report.
+
+    Args:
+        given: as on the command line; "--option=value" counts as two words.
+        private: {option: how many parts of the end of its path are kept}.
+    """
+    words = [part for word in given for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    kept = [private.get(before, 0) for before in ("", *words[:-1])]
+    return ["/".join(Path(word).parts[-keep:]) if keep else word for word, keep in zip(words, kept, strict=True)]
 
 
 def changes_of(changes: Sequence[str]) -> list[str]:

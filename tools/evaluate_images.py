@@ -18,7 +18,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from tqdm import tqdm
 
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.assumptions import distribution_rows, selection_rows
+from asd_explain.evaluate.image_inputs import check_classes, side_for
 from asd_explain.evaluate.image_report import csv_text, grid, markdown
 from asd_explain.evaluate.images import (
     AGAINST,
@@ -54,11 +54,11 @@ from asd_explain.explain.images import STREAM, explain_batch, predicted
 from asd_explain.models.images import block_of, blocks_in, squeeze
 from asd_explain.options import DEVICES, pick_device
 from asd_explain.outputs import check_new, whole_file, write_text
-from asd_explain.running import command_text, run_tool
+from asd_explain.running import command_text, public_words, run_tool
 
 if TYPE_CHECKING:
     from asd_explain.datasets.images import ImageSet
-    from asd_explain.weights.images import ImageClassifier, PictureFacts
+    from asd_explain.weights.images import ImageClassifier
 
 log = logging.getLogger(__name__)
 
@@ -176,35 +176,6 @@ def check_numbers(args: argparse.Namespace) -> None:
             raise OptionError(f"--{name.replace('_', '-')} must be at least {least}, not {given}")
 
 
-def check_classes(path: Path, facts: PictureFacts, data: ImageSet) -> None:
-    """Refuse a checkpoint that says other things of a picture than the set's labels do.
-
-    Raises:
-        OptionError: it was trained on other classes or attributes.
-    """
-    if facts.classes == data.classes and facts.multilabel == data.multilabel:
-        return
-    said, there = (f"{len(one.classes)} {'attributes' if one.multilabel else 'classes'}" for one in (facts, data))
-    pairs = zip_longest(facts.classes, data.classes, fillvalue="nothing")
-    first = next((f"; the first that differ: {a}, {b}" for a, b in pairs if a != b), "")
-    raise OptionError(
-        f"{path} was trained on {said}, these pictures have {there}{first}; give the set that it was trained on "
-        "(--set, --root)"
-    )
-
-
-def brought_to(args: argparse.Namespace, facts: PictureFacts) -> int:
-    """The side in px that pictures are brought to, 0 for none: ``--size``, or what the network was trained with."""
-    if args.size is not None:
-        return args.size
-    if facts.side is not None:
-        return facts.side
-    # A card that does not say: pictures that have the size already were not brought to it.
-    side = facts.size[1]
-    raw = open_images(args.set, args.root, args.split, size=side).raw(0)
-    return 0 if raw.shape[:2] == facts.size else side
-
-
 def load_classifier(path: Path, device: str | torch.device) -> ImageClassifier:
     """See :func:`asd_explain.weights.images.load_classifier`."""
     from asd_explain.weights import images
@@ -226,7 +197,7 @@ def run(args: argparse.Namespace, command: str) -> str:
     check_numbers(args)
     args.device = pick_device(args.device)
     classifier = load_classifier(args.weights, args.device)
-    size = brought_to(args, classifier.facts)
+    size = side_for(args.size, classifier.facts, lambda side: open_images(args.set, args.root, args.split, size=side))
     data = open_images(args.set, args.root, args.split, size=size)
     check_classes(args.weights, classifier.facts, data)
     other = None
@@ -281,19 +252,12 @@ def run(args: argparse.Namespace, command: str) -> str:
     return page
 
 
-def _parts(word: str) -> list[str]:
-    """``--option=value`` as two words."""
-    return word.split("=", 1) if word.startswith("--") and "=" in word else [word]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    given = [part for word in (sys.argv[1:] if argv is None else argv) for part in _parts(word)]
-    # Folders are the caller's own business and do not belong into a report.
-    private = {"--root": 1, "--out": 1, "--weights": 2, "--plain": 2}
-    kept = [private.get(before, 0) for before in ("", *given[:-1])]
-    words = ["/".join(Path(w).parts[-k:]) if k else w for w, k in zip(given, kept, strict=True)]
+    words = public_words(
+        sys.argv[1:] if argv is None else argv, {"--root": 1, "--out": 1, "--weights": 2, "--plain": 2}
+    )
     return run_tool(lambda: run(args, command_text("evaluate_images", *words)))
 
 

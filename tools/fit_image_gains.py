@@ -12,7 +12,6 @@ use them by themselves. Method: ``asd_explain/explain/image_gains.py``.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,12 +22,13 @@ from tqdm import tqdm
 
 from asd_explain.datasets.images import open_images
 from asd_explain.errors import OptionError
+from asd_explain.evaluate.image_inputs import check_classes, side_for
 from asd_explain.evaluate.images import chosen, subset
 from asd_explain.explain.image_gains import GainsFit, fit_gains
 from asd_explain.models.images import blocks_in
 from asd_explain.options import DEVICES, pick_device
-from asd_explain.outputs import check_new, check_writable, whole_file
-from asd_explain.running import run_tool
+from asd_explain.outputs import check_new, check_writable, write_text
+from asd_explain.running import command_text, public_words, run_tool
 from asd_explain.training.export import export_weights
 from asd_explain.weights.card_writing import classifier_card_text
 from asd_explain.weights.images import ImageClassifier, load_classifier
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--root", type=Path, required=True, help="where the set lies")
     p.add_argument("--out", type=Path, required=True, help="FILE.safetensors; its card becomes FILE.toml")
     p.add_argument("--pictures", type=int, default=1000, help="of the split train (default 1000)")
-    p.add_argument("--size", type=int, default=0, help="side pictures are brought to, px (default: as the card says)")
+    p.add_argument("--size", type=int, help="side pictures are brought to, px, 0 for none (default: as in training)")
     p.add_argument("--seed", type=int, default=0, help="of the choice of pictures (default 0)")
     p.add_argument("--device", choices=DEVICES, default="auto", help="default auto")
     p.add_argument("--overwrite", action="store_true", help="replace what is there")
@@ -53,12 +53,9 @@ def parser() -> argparse.ArgumentParser:
 def fit(classifier: ImageClassifier, args: argparse.Namespace) -> GainsFit:
     """Fit to the set that is asked for; the gains are in the classifier's block then."""
     facts = classifier.facts
-    data = open_images(args.set, args.root, "train", size=args.size or facts.size[0])
-    if tuple(data.classes) != facts.classes:
-        raise OptionError(
-            f"{args.weights} tells {len(facts.classes)} classes ({', '.join(facts.classes[:3])}, ...), and {args.root} "
-            f"has {len(data.classes)} ({', '.join(data.classes[:3])}, ...); give the set that it was trained on"
-        )
+    side = side_for(args.size, facts, lambda side: open_images(args.set, args.root, "train", size=side))
+    data = open_images(args.set, args.root, "train", size=side)
+    check_classes(args.weights, facts, data)
     some = subset(data, chosen(data, args.pictures, args.seed))
     with tqdm(total=len(some), desc="gains", disable=True if args.quiet else None, leave=False) as bar:
         return fit_gains(classifier, DataLoader(some, 64), multilabel=facts.multilabel, progress=bar.update)
@@ -68,7 +65,7 @@ def run(args: argparse.Namespace, command: str) -> str:
     """Everything; returns the text for standard output."""
     if args.out.suffix != ".safetensors":
         raise OptionError(f"--out {args.out}: must end in .safetensors")
-    if args.pictures < 1 or args.size < 0:
+    if args.pictures < 1 or (args.size or 0) < 0:
         raise OptionError("--pictures must be at least 1, --size at least 0")
     card_path = args.out.with_suffix(".toml")
     for path in (args.out, card_path):
@@ -90,8 +87,7 @@ def run(args: argparse.Namespace, command: str) -> str:
         limits=card.limits,
         tables={"pictures": classifier.facts.table(), "results": results},
     )
-    with whole_file(card_path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(card_path, text)
     return (
         f"Correlation with what patches reveal, on the pictures held back: gate times map {found.without:.3f}, with "
         f"the gains of all classes {found.shared:.3f}, of each class {found.own:.3f} ({found.classes} classes said, "
@@ -106,12 +102,8 @@ def _short(value: float) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    given = sys.argv[1:] if argv is None else list(argv)
-    # Folders are the caller's own business and do not belong into a card.
-    private = {"--root": 1, "--out": 1, "--weights": 2}
-    kept = [private.get(before, 0) for before in ("", *given[:-1])]
-    words = ["/".join(Path(w).parts[-k:]) if k else w for w, k in zip(given, kept, strict=True)]
-    return run_tool(lambda: run(args, f"python tools/fit_image_gains.py {shlex.join(words)}"))
+    words = public_words(sys.argv[1:] if argv is None else argv, {"--root": 1, "--out": 1, "--weights": 2})
+    return run_tool(lambda: run(args, command_text("fit_image_gains", *words)))
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def test_bad_input_to_the_command_is_one_line(
     assert "--overwrite" in caplog.text
     (pictures / "train" / "cat").rename(pictures / "train" / "cow")
     assert fit_image_gains.main([*words, "--overwrite"]) == 2
-    assert "cow" in caplog.text
+    assert "the first that differ: cat, cow" in caplog.text
     assert not out.exists()
     assert out.with_suffix(".toml").read_text() == "mine"
 
