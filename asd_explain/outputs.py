@@ -12,13 +12,13 @@ from asd_explain.errors import OutputError
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file (UTF-8), there as a whole or not at all.
+    """A text file (UTF-8, line ends as they are), there as a whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
     with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
 def check_new(path: Path, overwrite: bool) -> None:
@@ -73,26 +73,27 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside ``path`` to write into; it gets its own name when the block ends without an error.
 
-    What was there under that name is replaced then, and not before. Whatever goes wrong, nothing half-made stays
-    behind, and what was there stays.
+    What was there under that name (or where it leads, of a link) is replaced then, and not before. Whatever goes wrong,
+    nothing half-made stays behind, and what was there stays; should even putting it back fail, under a hidden name.
 
     Raises:
         OutputError: it cannot be written (no right to, no space, a file where a folder should be); names ``path``.
     """
-    hidden, old = (path.with_name(f".{path.name}.{kind}-{secrets.token_hex(4)}") for kind in ("part", "old"))
+    place = path.resolve()
+    hidden, old = (place.with_name(f".{place.name}.{kind}-{secrets.token_hex(4)}") for kind in ("part", "old"))
     try:
         hidden.mkdir(parents=True)
         yield hidden
-        if path.exists():
-            path.rename(old)
+        if place.exists():
+            place.rename(old)
         try:
-            hidden.rename(path)
+            hidden.rename(place)
         except OSError:
             if old.exists():
-                old.rename(path)
+                old.rename(place)
             raise
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another place") from error
     finally:
-        for folder in (hidden, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)

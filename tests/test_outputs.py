@@ -94,6 +94,36 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.rglob("*")] == ["set", "a.txt"]
 
 
+def test_a_folder_that_cannot_even_be_put_back_is_not_lost(tmp_path, monkeypatch):
+    path, rename = tmp_path / "set", Path.rename
+    path.mkdir()
+    (path / "a.txt").touch()
+
+    def fail(self, target):
+        if self.name.startswith("."):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match="set cannot be written: Input/output error"), whole_folder(path):
+        pass
+    kept = list(tmp_path.iterdir())
+    assert len(kept) == 1
+    assert kept[0].name.startswith(".set.old-")
+    assert (kept[0] / "a.txt").exists()
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "disk" / "set").mkdir(parents=True)
+    (tmp_path / "disk" / "set" / "a.txt").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "set")
+    with whole_folder(tmp_path / "link") as part:
+        (part / "b.txt").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "link"]
+    assert [p.name for p in (tmp_path / "disk").rglob("*")] == ["set", "b.txt"]
+
+
 def test_a_folder_is_not_made_below_a_file(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for place in (tmp_path / "file" / "set", tmp_path / "file" / "deeper" / "set"):

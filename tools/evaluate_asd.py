@@ -37,7 +37,7 @@ from asd_explain.evaluate.columbia import (
 )
 from asd_explain.evaluate.csv_table import CsvError
 from asd_explain.evaluate.detection_figures import Figures, are_probabilities, figures_of
-from asd_explain.evaluate.json_report import write_report
+from asd_explain.evaluate.json_report import check_report, write_report
 from asd_explain.evaluate.wasd import (
     WasdFigures,
     faults,
@@ -47,7 +47,6 @@ from asd_explain.evaluate.wasd import (
     read_metadata,
     wasd_figures,
 )
-from asd_explain.outputs import check_new
 from asd_explain.running import run_tool
 
 
@@ -278,9 +277,7 @@ def run(args: argparse.Namespace) -> str:
     if getattr(args, "bins", 1) < 1:
         raise OptionError("--bins must be at least 1")
     if args.out:
-        if args.out.suffix != ".json":
-            raise OptionError(f"--out {args.out}: the report is JSON; give a name that ends in .json")
-        check_new(args.out, args.overwrite)
+        check_report(args.out, args.overwrite)
     report, text = args.work(args)
     if args.out:
         write_report(report, args.out)

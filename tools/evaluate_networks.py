@@ -37,7 +37,7 @@ from asd_explain.evaluate.asd_protocol import (
     section,
 )
 from asd_explain.evaluate.asd_report import calibration, draw_reliability, tables
-from asd_explain.evaluate.json_report import write_report
+from asd_explain.evaluate.json_report import check_report, write_report
 from asd_explain.evaluate.pooled import PooledCache
 from asd_explain.evaluate.stream_views import TINY, Scorer, ViewCache, ViewedTrack, view_clip
 from asd_explain.memory import give_back_large_blocks
@@ -176,6 +176,19 @@ def measure(
     }
 
 
+def add_report_options(p: argparse.ArgumentParser, seed: str) -> None:
+    """The options of a report on the shared folder's clips; ``seed`` says what is drawn by ``--seed``."""
+    p.add_argument("--shared", type=Path, help="shared folder (default: ASD_EXPLAIN_SHARED, else ../shared)")
+    p.add_argument("--cache", type=Path, help="folder for crops and embeddings (default: the user's cache folder)")
+    p.add_argument("--no-cache", action="store_true", help="store no embeddings (for checkpoints looked at once)")
+    p.add_argument("--per-speaker", type=int, default=1000, help="clips of each speaker of clips/tracks (default all)")
+    p.add_argument("--bootstrap", type=int, default=1000, help="resamples of the clips (default 1000)")
+    p.add_argument("--seed", type=int, default=0, help=seed)
+    p.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    p.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
+    p.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
 def parser() -> argparse.ArgumentParser:
     names = [c.name for c in cards().values() if c.kind == "network"]
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -186,15 +199,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, help="JSON report; the reliability diagram goes beside it as PNG")
     p.add_argument("--plain", action="store_true", help="leave out the looks: streams taken away, tiny faces")
     p.add_argument("--no-photos", action="store_true", help="leave out the talking photographs")
-    p.add_argument("--shared", type=Path, help="shared folder (default: ASD_EXPLAIN_SHARED, else ../shared)")
-    p.add_argument("--cache", type=Path, help="folder for crops and embeddings (default: the user's cache folder)")
-    p.add_argument("--no-cache", action="store_true", help="store no embeddings (for checkpoints looked at once)")
-    p.add_argument("--per-speaker", type=int, default=1000, help="clips of each speaker of clips/tracks (default all)")
-    p.add_argument("--bootstrap", type=int, default=1000, help="resamples of the clips (default 1000)")
-    p.add_argument("--seed", type=int, default=0, help="of voices, noises, shifts and resamples")
-    p.add_argument("--overwrite", action="store_true", help="replace an existing report")
-    p.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
-    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_report_options(p, seed="of voices, noises, shifts and resamples")
     return p
 
 
@@ -204,10 +209,8 @@ def run(args: argparse.Namespace) -> str:
         raise OptionError("--per-speaker, --bootstrap and --threads must be at least 1")
     shared = needed_shared_dir(args.shared)
     if args.out:
-        if args.out.suffix != ".json":
-            raise OptionError(f"--out {args.out}: the report is JSON; give a name that ends in .json")
-        for path in (args.out, args.out.with_suffix(".png")):
-            check_new(path, args.overwrite)
+        check_report(args.out, args.overwrite)
+        check_new(args.out.with_suffix(".png"), args.overwrite)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     # Before anything long: a mistyped name is an error now, not in ten minutes.

@@ -26,11 +26,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import SPLITS, list_clips
-from asd_explain.errors import AsdExplainError, OptionError, OutputError
+from asd_explain.errors import OptionError, OutputError
 from asd_explain.evaluate.gate_report import (
     GateReport,
     Sample,
@@ -45,8 +44,9 @@ from asd_explain.evaluate.sufficiency import live_channels
 from asd_explain.explain.gate_fitting import FitOptions, GateFitter
 from asd_explain.explain.gate_places import PLACES, Place, place_of
 from asd_explain.models.se import SqueezeExcite
-from asd_explain.outputs import whole_file, write_text
-from asd_explain.running import command_text
+from asd_explain.outputs import write_text
+from asd_explain.running import command_text, run_tool
+from asd_explain.training.export import write_tensors
 from asd_explain.weights.card_writing import fitted_card_text
 from asd_explain.weights.cards import cards
 from asd_explain.weights.store import cache_dir, load, needed_shared_dir
@@ -289,9 +289,7 @@ def run(args: argparse.Namespace, command: str) -> str:
         found[-1].shares = corpus.shares(block, "test")
     controls = rank_without_gates(test)
     parts.append(tables("test", found, controls))
-    with whole_file(weights) as partial:
-        save_file(as_stored(blocks[sparsity][chosen]), partial)
-        partial.chmod(0o644)  # it comes out readable by its owner alone
+    write_tensors(as_stored(blocks[sparsity][chosen]), weights)
     results = results_of(command, options, found, controls, chosen)
     text = fitted_card_text(
         "gates",
@@ -314,24 +312,12 @@ def run(args: argparse.Namespace, command: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = sys.argv[1:] if argv is None else argv
     # Folders are the caller's own business and do not belong into a card.
     private = {"--shared", "--cache", "--out", "--weights"}
     words = [w for i, w in enumerate(given) if w not in private and (i == 0 or given[i - 1] not in private)]
     command = command_text("fit_gates", *words)
-    try:
-        sys.stdout.write(run(args, command))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    except OSError as error:
-        log.error("cannot write below %s (%s); give another folder with --out", args.out, error.strerror)
-        return 2
-    except KeyboardInterrupt:
-        log.error("interrupted")
-        return 130
-    return 0
+    return run_tool(lambda: run(args, command))
 
 
 if __name__ == "__main__":

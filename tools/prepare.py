@@ -34,7 +34,7 @@ from asd_explain.datasets.entities import EntityRow
 from asd_explain.datasets.preparing import VideoJob, VideoReport, prepare_video
 from asd_explain.datasets.streamed import find_videos, videos_of
 from asd_explain.errors import OptionError, OutputError
-from asd_explain.outputs import whole_file
+from asd_explain.outputs import write_text
 from asd_explain.running import run_tool
 
 log = logging.getLogger("asd_explain.tools.prepare")
@@ -114,7 +114,7 @@ def prepare_split(plan: SplitPlan, args: argparse.Namespace) -> dict:
     for name in tables:  # found out before hours of work
         _check_table(args.out / "csv" / name, plan, before, args.overwrite)
     trial = args.out / "prepared" / f".{plan.split}.trial"
-    _write(trial, "")
+    write_text(trial, "")
     trial.unlink()
     jobs = [
         VideoJob(
@@ -137,7 +137,7 @@ def prepare_split(plan: SplitPlan, args: argparse.Namespace) -> dict:
         if _is_source(path, plan):
             continue
         text = "".join(f"{line}\n" for line in lines)
-        _write(path, text)
+        write_text(path, text)
         sums[name] = hashlib.sha256(text.encode()).hexdigest()
     summary = {
         "dataset": args.dataset,
@@ -157,7 +157,7 @@ def prepare_split(plan: SplitPlan, args: argparse.Namespace) -> dict:
             r.video_id: asdict(r) for r, job in zip(ordered, jobs, strict=True) if len(r.complete) < len(job.rows)
         },
     }
-    _write(report_path, json.dumps(summary, indent=1) + "\n")
+    write_text(report_path, json.dumps(summary, indent=1) + "\n")
     return summary
 
 
@@ -212,16 +212,6 @@ def _read_report(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a text file as a whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8", newline="")
 
 
 def summary_text(summary: dict, out: Path) -> str:

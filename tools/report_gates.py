@@ -44,14 +44,13 @@ from asd_explain.evaluate.gate_reactions import (
     summarise,
 )
 from asd_explain.evaluate.gate_report import FILLS, NOTHING, trained_sufficiency
-from asd_explain.evaluate.json_report import write_report
+from asd_explain.evaluate.json_report import check_report, write_report
 from asd_explain.evaluate.stream_views import TINY, Scorer, ViewCache, ViewedTrack, view_clip
 from asd_explain.explain.shares import KINDS
 from asd_explain.memory import keep_large_blocks
 from asd_explain.models.fusion_backbone import FusionBackbone
-from asd_explain.outputs import check_new
 from asd_explain.running import run_tool
-from asd_explain.tools.evaluate_networks import load_network
+from asd_explain.tools.evaluate_networks import add_report_options, load_network
 from asd_explain.weights.cards import cards
 from asd_explain.weights.store import cache_dir, load, needed_shared_dir
 
@@ -272,15 +271,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--materials", nargs="+", default=list(MATERIALS), choices=MATERIALS, help="default both")
     p.add_argument("--limit", type=int, help="at most so many clips, and so many photo clips, spaced over all")
     p.add_argument("--out", type=Path, help="JSON report")
-    p.add_argument("--shared", type=Path, help="shared folder (default: ASD_EXPLAIN_SHARED, else ../shared)")
-    p.add_argument("--cache", type=Path, help="folder for crops and embeddings (default: the user's cache folder)")
-    p.add_argument("--no-cache", action="store_true", help="store no embeddings (for checkpoints looked at once)")
-    p.add_argument("--per-speaker", type=int, default=1000, help="clips of each speaker of clips/tracks (default all)")
-    p.add_argument("--bootstrap", type=int, default=1000, help="resamples of the clips (default 1000)")
-    p.add_argument("--seed", type=int, default=0, help="of voices, random channels and resamples")
-    p.add_argument("--overwrite", action="store_true", help="replace an existing report")
-    p.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
-    p.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_report_options(p, seed="of voices, random channels and resamples")
     return p
 
 
@@ -290,9 +281,7 @@ def run(args: argparse.Namespace) -> str:
     if min(counts) < 1:
         raise OptionError("--limit, --per-speaker, --bootstrap and --threads must be at least 1")
     if args.out:
-        if args.out.suffix != ".json":
-            raise OptionError(f"--out {args.out}: the report is JSON; give a name that ends in .json")
-        check_new(args.out, args.overwrite)
+        check_report(args.out, args.overwrite)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     model = gated_network(args.model, args.weights)

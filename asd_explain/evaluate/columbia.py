@@ -23,7 +23,7 @@ import numpy as np
 
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.ava_csv import Rows
-from asd_explain.evaluate.csv_table import CsvError
+from asd_explain.evaluate.csv_table import CsvError, read_lines
 
 PEOPLE = ("bell", "boll", "lieb", "long", "sick")
 #: Labelled too, left out of the mean.
@@ -67,14 +67,8 @@ def read_labels(folder: Path | str) -> dict[str, Labels]:
 
 
 def _read_person(path: Path) -> Labels:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise CsvError(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise CsvError(f"{path}: not UTF-8 text") from None
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         cells = line.split("\t")

@@ -66,6 +66,20 @@ class Table:
         return f"{self.path}, line {self.lines[row]}"
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a small text file in UTF-8, with or without byte order mark.
+
+    Raises:
+        CsvError: it cannot be read, or is no such text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise CsvError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise CsvError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
 def read_table(
     path: Path | str,
     numbers: Sequence[str],

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from asd_explain.evaluate.calibration import BINS
-from asd_explain.evaluate.csv_table import CsvError, read_table
+from asd_explain.evaluate.csv_table import CsvError, read_lines, read_table
 from asd_explain.evaluate.detection_figures import Figures, are_probabilities, figures_of
 
 #: In the order of the metadata's numbers.
@@ -76,13 +76,7 @@ def read_division(path: Path | str) -> dict[str, tuple[str, ...]]:
     path = Path(path)
     found: dict[str, list[str]] = {}
     category = None
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise CsvError(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise CsvError(f"{path}: not UTF-8 text; give WASD's dataset_division.txt") from None
-    for number, line in enumerate(map(str.strip, lines), 1):
+    for number, line in enumerate(map(str.strip, read_lines(path)), 1):
         if line.startswith("#"):
             heading = line.lstrip("#").strip()
             category = HEADINGS.get(heading)

@@ -16,7 +16,7 @@ import torch
 
 from asd_explain.grid import GRID_FPS
 from asd_explain.media.audio import RATE, Audio
-from asd_explain.media.mfcc import STEPS_PER_FRAME
+from asd_explain.media.mfcc import STEPS_PER_FRAME, signal_of
 
 BINS = 64
 LOW_HZ, HIGH_HZ = 125.0, 7500.0
@@ -40,10 +40,7 @@ def log_mel(waveform: torch.Tensor | np.ndarray, fps: float = GRID_FPS) -> torch
         ValueError: the waveform is not one-dimensional.
     """
     length, step = (round(seconds * 25.0 / fps * RATE) for seconds in (0.025, 0.010))
-    signal = torch.as_tensor(np.asarray(waveform) if not torch.is_tensor(waveform) else waveform)
-    if signal.ndim != 1:
-        raise ValueError(f"waveform must be (n,), not {tuple(signal.shape)}")
-    signal = signal.to("cpu", torch.float64)
+    signal = signal_of(waveform)
     signal = torch.nn.functional.pad(signal, (0, max(0, length - len(signal))))
     return _features(signal, length, step)
 

@@ -44,14 +44,23 @@ def mfcc(waveform: torch.Tensor | np.ndarray, fps: float = GRID_FPS, numcep: int
         (steps, numcep) float32; at least one step.
     """
     length, step = _half_up(0.025 * 25.0 / fps * RATE), _half_up(0.010 * 25.0 / fps * RATE)
-    signal = torch.as_tensor(np.asarray(waveform) if not torch.is_tensor(waveform) else waveform)
-    if signal.ndim != 1:
-        raise ValueError(f"waveform must be (n,), not {tuple(signal.shape)}")
-    signal = signal.to("cpu", torch.float64) * _INT16
+    signal = signal_of(waveform) * _INT16
     emphasised = signal.clone()
     emphasised[1:] -= _PREEMPHASIS * signal[:-1]
     steps = 1 if len(signal) <= length else 1 + math.ceil((len(signal) - length) / step)
     return _features(emphasised, length, step, steps, numcep)
+
+
+def signal_of(waveform: torch.Tensor | np.ndarray) -> torch.Tensor:
+    """A waveform as (n,) float64 on the CPU, in its own units.
+
+    Raises:
+        ValueError: it is not one-dimensional.
+    """
+    signal = torch.as_tensor(np.asarray(waveform) if not torch.is_tensor(waveform) else waveform)
+    if signal.ndim != 1:
+        raise ValueError(f"waveform must be (n,), not {tuple(signal.shape)}")
+    return signal.to("cpu", torch.float64)
 
 
 def aligned_mfcc(audio: Audio | None, start_s: float, n_frames: int) -> torch.Tensor:

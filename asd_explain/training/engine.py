@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import time
@@ -18,11 +17,14 @@ from tqdm import tqdm
 
 from asd_explain.errors import OptionError
 from asd_explain.training._tables import FromTable
-from asd_explain.training.folder import CHECKPOINT, LOG, save_checkpoint, trim_log
+from asd_explain.training.folder import CHECKPOINT, INSTEAD, LOG, append_log, read_checkpoint, save_checkpoint, trim_log
 from asd_explain.training.objective import Objective
 from asd_explain.training.sampler import Batch, Sampler
 
 log = logging.getLogger(__name__)
+
+_STORED = {"config", "objective", "optimiser", "average", "step"}
+_COLUMNS = ("step", "name", "value")
 
 
 @dataclass(frozen=True)
@@ -121,22 +123,15 @@ class Trainer:
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return False
-        instead = "give another --out, or --overwrite to begin anew"
-        try:
-            stored = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
-            raise OptionError(f"{path} cannot be read as a checkpoint; {instead}") from error
-        if not isinstance(stored, dict) or not {"config", "objective", "optimiser", "average", "step"} <= set(stored):
-            raise OptionError(f"{path} is no checkpoint of a training; {instead}")
+        stored = read_checkpoint(path, self.device, _STORED, "training")
         if stored["config"] != asdict(self.config):
             changed = sorted(k for k, v in asdict(self.config).items() if stored["config"].get(k) != v)
-            raise OptionError(f"{path} was made with other [loop] options ({', '.join(changed)}); {instead}")
+            raise OptionError(f"{path} was made with other [loop] options ({', '.join(changed)}); {INSTEAD}")
         try:
             self.objective.load_state_dict(stored["objective"])
             self.optimiser.load_state_dict(stored["optimiser"])
         except (RuntimeError, ValueError) as error:
-            raise OptionError(f"{path} is of another network; {instead}") from error
+            raise OptionError(f"{path} is of another network; {INSTEAD}") from error
         self.average, self.step = stored["average"], stored["step"]
         self._random = stored.get("random", {})
         return True
@@ -250,14 +245,7 @@ class Trainer:
     def _log(self, row: dict[str, float]) -> None:
         if not self._main:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / LOG
-        new = not path.is_file()
-        with path.open("a", newline="") as stream:
-            writer = csv.writer(stream)
-            if new:
-                writer.writerow(["step", "name", "value"])
-            writer.writerows([self.step, name, f"{value:.6g}"] for name, value in row.items())
+        append_log(self.folder / LOG, _COLUMNS, ((self.step, *item) for item in row.items()))
         log.info("step %d: %s", self.step, ", ".join(f"{k} {v:.3f}" for k, v in row.items()))
 
 

@@ -38,7 +38,15 @@ def export_weights(model: nn.Module, path: Path, half: bool = True) -> None:
             value = kept
         # A file cannot hold memory that two tensors share.
         state[key] = value.clone()
-    path = Path(path)
+    write_tensors(state, Path(path))
+
+
+def write_tensors(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors, as a whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     with whole_file(path) as partial:
         try:
             save_file(state, partial)

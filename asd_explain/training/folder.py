@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from asd_explain.weights.store import read_state, sha256_of
 log = logging.getLogger(__name__)
 
 CONFIG, CHECKPOINT, LOG = "config.json", "checkpoint.pt", "log.csv"
+INSTEAD = "give another --out, or --overwrite to begin anew"
 
 
 def check_config(
@@ -84,6 +85,28 @@ def save_checkpoint(stored: dict, path: Path) -> None:
             raise OutputError(f"{path} cannot be written: {error}; is the disk full?") from error
 
 
+def read_checkpoint(path: Path, device: torch.device, needed: Iterable[str], kind: str) -> dict:
+    """What :func:`save_checkpoint` wrote, its tensors on a device.
+
+    Args:
+        path: of the file.
+        device: for the tensors.
+        needed: keys that it has to have.
+        kind: of training, for the message.
+
+    Raises:
+        OptionError: it cannot be read, or lacks a key.
+    """
+    try:
+        stored = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
+        raise OptionError(f"{path} cannot be read as a checkpoint; {INSTEAD}") from error
+    if not isinstance(stored, dict) or not set(stored) >= set(needed):
+        raise OptionError(f"{path} is no checkpoint of a {kind}; {INSTEAD}")
+    return stored
+
+
 def trim_log(path: Path, keep: Callable[[int], bool]) -> None:
     """Leave out of a csv log what was written after the checkpoint: that much is done again. As a whole or not at all.
 
@@ -105,21 +128,33 @@ def trim_log(path: Path, keep: Callable[[int], bool]) -> None:
     write_text(path, kept)
 
 
+def append_log(path: Path, head: Iterable[str], rows: Iterable[Iterable[float | str]]) -> None:
+    """Add rows to a csv log, which gets its head where it is new.
+
+    Numbers get six digits, whole ones all they have. Lines end in a line feed alone, as :func:`trim_log` leaves them.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.is_file()
+        with path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            if new:
+                writer.writerow(head)
+            writer.writerows([v if isinstance(v, int | str) else f"{v:.6g}" for v in row] for row in rows)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}; give another place") from error
+
+
 def log_row(path: Path, row: Mapping[str, float]) -> None:
     """Add a row to a csv log, with its heads where it is new, and tell it.
 
     Raises:
         OutputError: it cannot be written.
     """
-    new = not path.is_file()
-    try:
-        with path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            if new:
-                writer.writerow(row)
-            writer.writerow([value if isinstance(value, int) else f"{value:.6g}" for value in row.values()])
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    append_log(path, row, [row.values()])
     log.info("%s", ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
 
 

@@ -28,12 +28,11 @@ from tqdm import tqdm
 from asd_explain.datasets.images import ImageSet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.classification import attribute_scores, class_scores
-from asd_explain.training.folder import CHECKPOINT, LOG, log_row, save_checkpoint, trim_log
+from asd_explain.training.folder import CHECKPOINT, INSTEAD, LOG, log_row, read_checkpoint, save_checkpoint, trim_log
 from asd_explain.training.image_config import ImageLoopConfig, ImageTraining
 from asd_explain.weights.images import ImageClassifier
 
 _STORED = {"network", "optimiser", "progress", "batches"}
-_INSTEAD = "give another --out, or --overwrite to begin anew"
 _TEST_BATCH = 250
 
 
@@ -136,20 +135,14 @@ class ImageTrainer:
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return False
-        try:
-            stored = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
-            raise OptionError(f"{path} cannot be read as a checkpoint; {_INSTEAD}") from error
-        if not isinstance(stored, dict) or not set(stored) >= _STORED:
-            raise OptionError(f"{path} is no checkpoint of a training on pictures; {_INSTEAD}")
+        stored = read_checkpoint(path, self.device, _STORED, "training on pictures")
         if stored["batches"] != self.batches:
-            raise OptionError(f"{path}: {stored['batches']} batches an epoch then, {self.batches} now; {_INSTEAD}")
+            raise OptionError(f"{path}: {stored['batches']} batches an epoch then, {self.batches} now; {INSTEAD}")
         try:
             self.classifier.network.load_state_dict(stored["network"])
             self.optimiser.load_state_dict(stored["optimiser"])
         except (RuntimeError, ValueError) as error:
-            raise OptionError(f"{path} is of another network; {_INSTEAD}") from error
+            raise OptionError(f"{path} is of another network; {INSTEAD}") from error
         self.state = ImageProgress(**stored["progress"])
         return True
 
