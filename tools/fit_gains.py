@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from asd_explain.datasets.shared_clips import list_clips
@@ -30,9 +29,10 @@ from asd_explain.evaluate.attention_picking import pick_segments
 from asd_explain.evaluate.segments import inputs_of, visual_streams
 from asd_explain.explain.gains import agreement, at_cells, fit_gains, gated_maps, reveal_map
 from asd_explain.models.fusion_backbone import FusionBackbone
-from asd_explain.outputs import check_new
+from asd_explain.outputs import check_new, write_text
 from asd_explain.running import bounded_threads, run_tool, seed_everything
 from asd_explain.tracks.detect import create_detector
+from asd_explain.training.export import write_tensors
 from asd_explain.weights.card_writing import fitted_card_text
 from asd_explain.weights.cards import cards
 from asd_explain.weights.store import load, needed_shared_dir
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> str:
         gains, results = fit(model, args)
     if not gains:
         raise OptionError(f"{args.model} calls nobody speaking in these clips; there is nothing to fit gains to")
-    save_file({stream: values.half().contiguous() for stream, values in gains.items()}, path)
+    write_tensors({stream: values.half().contiguous() for stream, values in gains.items()}, path)
     text = fitted_card_text(
         "gains",
         args.model,
@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> str:
         limits=LIMITS,
         tables={"results": results},
     )
-    card_path.write_text(text, encoding="utf-8")
+    write_text(card_path, text)
     return f"{text.partition('[results]')[2].strip()}\n\nWritten: {path} and {card_path}\n"
 
 
