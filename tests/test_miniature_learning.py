@@ -10,40 +10,36 @@ import numpy as np
 import pytest
 
 from asd_explain.datasets.ava import AvaSet
-from asd_explain.datasets.miniature import MiniClip, ava_clips, make_miniature
+from asd_explain.datasets.miniature import MiniClip, ava_clips, make_miniature, wasd_clips
 from asd_explain.datasets.miniature_people import PHOTOS
+from asd_explain.datasets.wasd import WasdSet
 from asd_explain.evaluate.detection import average_precision
 from asd_explain.tools import predict_asd, prepare, train
 
-SIZE = {"train": 72, "val": 12, "seconds": 4.0}
+SIZES = {
+    "ava": {"train": 72, "val": 12, "seconds": 4.0},
+    "wasd": {"train": 14, "val": 2, "seconds": 4.0},  # a category
+}
 
 
 @pytest.mark.slow
 @pytest.mark.demo
-def test_a_network_learns_on_a_miniature_ava(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataset", SIZES)
+def test_a_network_learns_on_a_miniature(dataset: str, tmp_path: Path) -> None:
     """The network of the last epoch, not the best of them."""
     pytest.importorskip("espeakng_loader", reason="espeak-ng comes with the demo extra")
     pytest.importorskip("skimage", reason="the astronaut's photograph comes with scikit-image (demo extra)")
-    mini = make_miniature("ava", tmp_path / "mini", **SIZE)
-    data, runs, scores = tmp_path / "AVA", tmp_path / "runs", tmp_path / "scores.csv"
-    command = [
-        "--dataset",
-        "ava",
-        "--csv",
-        str(mini / "csv"),
-        "--videos",
-        str(mini / "orig_videos"),
-        "--out",
-        str(data),
-    ]
-    assert prepare.main([*command, "--workers", "1", "--quiet"]) == 0
+    mini = make_miniature(dataset, tmp_path / "mini", **SIZES[dataset])
+    data, runs, scores = tmp_path / "data", tmp_path / "runs", tmp_path / "scores.csv"
+    where = ["--csv", str(mini / "csv"), "--videos", str(mini / "orig_videos"), "--out", str(data)]
+    assert prepare.main(["--dataset", dataset, *where, "--workers", "1", "--quiet"]) == 0
     words = ["--data", str(data), "--threads", "1", "--workers", "0", "--quiet"]
-    assert train.main(["squeeze_asd_miniature_ava", "--out", str(runs), *words]) == 0
+    assert train.main([f"squeeze_asd_miniature_{dataset}", "--out", str(runs), *words]) == 0
     assert predict_asd.main(["--weights", str(runs / "last.safetensors"), "--out", str(scores), *words]) == 0
-    check_learnt(figures(data, scores))
+    {"ava": check_ava, "wasd": check_wasd}[dataset](figures(dataset, data, scores))
 
 
-def check_learnt(found: dict[str, float]) -> None:
+def check_ava(found: dict[str, float]) -> None:
     """Thresholds lie below what two seeds gave after the ninth epoch.
 
     Seeds 0 and 2: base rate 0.21; AP 0.83 and 0.46, of the unseen photograph 0.82 and 0.45, of drawn faces 0.87 and
@@ -56,11 +52,12 @@ def check_learnt(found: dict[str, float]) -> None:
     assert found["AP, which of several"] > found["AP, which of several, by sound alone"] + 0.08, found
 
 
-def figures(data: Path, scores: Path) -> dict[str, float]:
+def figures(dataset: str, data: Path, scores: Path) -> dict[str, float]:
     """Average precision over all rows, those of each kind of face, and those of pictures in which one of several talks.
 
     Args:
-        data: the prepared miniature of ``SIZE``.
+        dataset: "ava" or "wasd".
+        data: the prepared miniature of ``SIZES``.
         scores: csv of predictions.
 
     Returns:
@@ -71,9 +68,11 @@ def figures(data: Path, scores: Path) -> dict[str, float]:
         given = {
             (r["entity_id"], round(float(r["frame_timestamp"]), 4)): float(r["score"]) for r in csv.DictReader(file)
         }
-    drawn_of = faces_of([clip for clip in ava_clips(**SIZE) if clip.split == "val"])
+    clips = {"ava": ava_clips, "wasd": wasd_clips}[dataset](**SIZES[dataset])
+    drawn_of = faces_of([clip for clip in clips if clip.split == "val"])
+    rows = {"ava": AvaSet, "wasd": WasdSet}[dataset].dumped(data, "val").rows
     p, label, drawn, moments = [], [], [], []
-    for row in AvaSet.dumped(data, "val").rows:
+    for row in rows:
         for time_s, speaks in zip(row.timestamps_s, row.labels, strict=True):
             p.append(given[row.entity_id, round(float(time_s), 4)])
             label.append(bool(speaks))
