@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from asd_explain.errors import OptionError
 from asd_explain.training._tables import FromTable
-from asd_explain.training.folder import CHECKPOINT, LOG, save_checkpoint, trim_log
+from asd_explain.training.folder import CHECKPOINT, INSTEAD, LOG, read_checkpoint, save_checkpoint, trim_log
 from asd_explain.training.objective import Objective
 from asd_explain.training.sampler import Batch, Sampler
 
@@ -119,24 +119,18 @@ class Trainer:
             OptionError: it is of another network or other [loop] options, or cannot be read.
         """
         path = self.folder / CHECKPOINT
-        if not path.is_file():
+        parts = ("config", "objective", "optimiser", "average", "step")
+        stored = read_checkpoint(path, parts, self.device, "a training")
+        if stored is None:
             return False
-        instead = "give another --out, or --overwrite to begin anew"
-        try:
-            stored = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
-            raise OptionError(f"{path} cannot be read as a checkpoint; {instead}") from error
-        if not isinstance(stored, dict) or not {"config", "objective", "optimiser", "average", "step"} <= set(stored):
-            raise OptionError(f"{path} is no checkpoint of a training; {instead}")
         if stored["config"] != asdict(self.config):
             changed = sorted(k for k, v in asdict(self.config).items() if stored["config"].get(k) != v)
-            raise OptionError(f"{path} was made with other [loop] options ({', '.join(changed)}); {instead}")
+            raise OptionError(f"{path} was made with other [loop] options ({', '.join(changed)}); {INSTEAD}")
         try:
             self.objective.load_state_dict(stored["objective"])
             self.optimiser.load_state_dict(stored["optimiser"])
         except (RuntimeError, ValueError) as error:
-            raise OptionError(f"{path} is of another network; {instead}") from error
+            raise OptionError(f"{path} is of another network; {INSTEAD}") from error
         self.average, self.step = stored["average"], stored["step"]
         self._random = stored.get("random", {})
         return True

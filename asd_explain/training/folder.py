@@ -6,8 +6,8 @@ import csv
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -22,7 +22,25 @@ from asd_explain.weights.store import read_state, sha256_of
 
 log = logging.getLogger(__name__)
 
+INSTEAD = "give another --out, or --overwrite to begin anew"
 CONFIG, CHECKPOINT, LOG = "config.json", "checkpoint.pt", "log.csv"
+
+
+@dataclass
+class Progress:
+    """Where a training in epochs stands.
+
+    Attributes:
+        epoch: that is going on, from 1.
+        done: batches of it.
+        sums: of the loss and of what else the log tells, over those batches.
+        best: highest score on the validation so far, and the epoch it was reached in.
+    """
+
+    epoch: int = 1
+    done: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: tuple[float, int] = (-1.0, 0)
 
 
 def check_config(
@@ -49,15 +67,9 @@ def check_same(config: object, out: Path, weights: Path | None = None, marks: Ma
     try:
         then = dict(json.loads((out / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise OptionError(
-            f"{out / CONFIG} cannot be read as a configuration ({error}); give another --out, or --overwrite to begin "
-            "anew"
-        ) from error
+        raise OptionError(f"{out / CONFIG} cannot be read as a configuration ({error}); {INSTEAD}") from error
     if changed := [name for name in now | then if then.get(name) != now.get(name)]:
-        raise OptionError(
-            f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; give another --out, "
-            "or --overwrite to begin anew"
-        )
+        raise OptionError(f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; {INSTEAD}")
 
 
 def write_config(
@@ -69,6 +81,30 @@ def write_config(
         OutputError: it cannot be written.
     """
     write_text(out / CONFIG, _as_json(config, weights, marks))
+
+
+def read_checkpoint(path: Path, parts: Collection[str], device: torch.device, what: str) -> dict | None:
+    """What :func:`save_checkpoint` wrote, or None where there is no such file.
+
+    Args:
+        path: of the checkpoint.
+        parts: names that have to be in it.
+        device: its tensors are put there.
+        what: it should be of, for the message.
+
+    Raises:
+        OptionError: it cannot be read, or is of something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        stored = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
+        raise OptionError(f"{path} cannot be read as a checkpoint; {INSTEAD}") from error
+    if not isinstance(stored, dict) or not set(stored) >= set(parts):
+        raise OptionError(f"{path} is no checkpoint of {what}; {INSTEAD}")
+    return stored
 
 
 def save_checkpoint(stored: dict, path: Path) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,30 +28,21 @@ from tqdm import tqdm
 from asd_explain.datasets.images import ImageSet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.classification import attribute_scores, class_scores
-from asd_explain.training.folder import CHECKPOINT, LOG, log_row, save_checkpoint, trim_log
+from asd_explain.training.folder import (
+    CHECKPOINT,
+    INSTEAD,
+    LOG,
+    Progress,
+    log_row,
+    read_checkpoint,
+    save_checkpoint,
+    trim_log,
+)
 from asd_explain.training.image_config import ImageLoopConfig, ImageTraining
 from asd_explain.weights.images import ImageClassifier
 
 _STORED = {"network", "optimiser", "progress", "batches"}
-_INSTEAD = "give another --out, or --overwrite to begin anew"
 _TEST_BATCH = 250
-
-
-@dataclass
-class ImageProgress:
-    """Where a training stands.
-
-    Attributes:
-        epoch: that is going on, from 1.
-        done: batches of it.
-        sums: over the pictures of those batches: "loss", "right" (share of attributes, of several), "pictures".
-        best: highest score of the validation so far, and the epoch it was reached in.
-    """
-
-    epoch: int = 1
-    done: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    best: tuple[float, int] = (-1.0, 0)
 
 
 class _Drawn(Dataset):
@@ -125,7 +116,7 @@ class ImageTrainer:
         others = [p for p in classifier.parameters() if p.dim() <= 1]
         groups = [{"params": weights, "weight_decay": loop.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.SGD(groups, lr=loop.lr, momentum=loop.momentum, nesterov=loop.momentum > 0)
-        self.state = ImageProgress()
+        self.state = Progress()
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint, if there is one.
@@ -134,23 +125,17 @@ class ImageTrainer:
             OptionError: it is of another network or other pictures, or cannot be read.
         """
         path = self.folder / CHECKPOINT
-        if not path.is_file():
+        stored = read_checkpoint(path, _STORED, self.device, "a training on pictures")
+        if stored is None:
             return False
-        try:
-            stored = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
-            raise OptionError(f"{path} cannot be read as a checkpoint; {_INSTEAD}") from error
-        if not isinstance(stored, dict) or not set(stored) >= _STORED:
-            raise OptionError(f"{path} is no checkpoint of a training on pictures; {_INSTEAD}")
         if stored["batches"] != self.batches:
-            raise OptionError(f"{path}: {stored['batches']} batches an epoch then, {self.batches} now; {_INSTEAD}")
+            raise OptionError(f"{path}: {stored['batches']} batches an epoch then, {self.batches} now; {INSTEAD}")
         try:
             self.classifier.network.load_state_dict(stored["network"])
             self.optimiser.load_state_dict(stored["optimiser"])
         except (RuntimeError, ValueError) as error:
-            raise OptionError(f"{path} is of another network; {_INSTEAD}") from error
-        self.state = ImageProgress(**stored["progress"])
+            raise OptionError(f"{path} is of another network; {INSTEAD}") from error
+        self.state = Progress(**stored["progress"])
         return True
 
     def run(self) -> None:
@@ -173,7 +158,7 @@ class ImageTrainer:
                 self.keep("best", row)
             self.keep("last", row)
             log_row(self.folder / LOG, row)
-            self.state = ImageProgress(self.state.epoch + 1, best=self.state.best)
+            self.state = Progress(self.state.epoch + 1, best=self.state.best)
             self._save()
 
     def _epoch(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,16 @@ from tqdm import tqdm
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.detection import average_precision
-from asd_explain.training.folder import CHECKPOINT, LOG, log_row, save_checkpoint, trim_log
+from asd_explain.training.folder import (
+    CHECKPOINT,
+    INSTEAD,
+    LOG,
+    Progress,
+    log_row,
+    read_checkpoint,
+    save_checkpoint,
+    trim_log,
+)
 from asd_explain.training.recipe_config import Recipe
 from asd_explain.training.recipe_data import RecipeBatch, RecipeBatches, loaded
 from asd_explain.training.recipe_objective import RecipeObjective
@@ -35,24 +44,6 @@ from asd_explain.training.recipe_scoring import score_entities, share_of
 log = logging.getLogger(__name__)
 
 _STORED = {"objective", "optimiser", "progress", "batches", "ranks"}
-_INSTEAD = "give another --out, or --overwrite to begin anew"
-
-
-@dataclass
-class Progress:
-    """Where a training stands.
-
-    Attributes:
-        epoch: that is going on, from 1.
-        done: batches of it.
-        sums: of the loss and its parts over the frames of those batches, and "frames" and "right".
-        best: highest average precision on the validation split so far, and the epoch it was reached in.
-    """
-
-    epoch: int = 1
-    done: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    best: tuple[float, int] = (-1.0, 0)
 
 
 class RecipeTrainer:
@@ -99,24 +90,18 @@ class RecipeTrainer:
             OptionError: it is of another network, recipe or number of processes, or cannot be read.
         """
         path = self.folder / CHECKPOINT
-        if not path.is_file():
+        stored = read_checkpoint(path, _STORED, self.device, "a recipe")
+        if stored is None:
             return False
-        try:
-            stored = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            # torch.load raises whatever a damaged archive makes its unpickler raise; all of them mean the same here.
-            raise OptionError(f"{path} cannot be read as a checkpoint; {_INSTEAD}") from error
-        if not isinstance(stored, dict) or not set(stored) >= _STORED:
-            raise OptionError(f"{path} is no checkpoint of a recipe; {_INSTEAD}")
         if stored["batches"] != len(self.batches):
-            raise OptionError(f"{path}: {stored['batches']} batches an epoch then, {len(self.batches)} now; {_INSTEAD}")
+            raise OptionError(f"{path}: {stored['batches']} batches an epoch then, {len(self.batches)} now; {INSTEAD}")
         if stored["ranks"] != self.ranks:
             log.warning("%s: begun with %d processes, goes on with %d", path, stored["ranks"], self.ranks)
         try:
             self.objective.load_state_dict(stored["objective"])
             self.optimiser.load_state_dict(stored["optimiser"])
         except (RuntimeError, ValueError) as error:
-            raise OptionError(f"{path} is of another network; {_INSTEAD}") from error
+            raise OptionError(f"{path} is of another network; {INSTEAD}") from error
         self.state = Progress(**stored["progress"])
         if self.rank:
             self.state.sums = {}  # the first process goes on with those of all
