@@ -38,7 +38,8 @@ from asd_explain.datasets.dressed_face import SIZE, DressedFace, Worn
 from asd_explain.datasets.miniature_folder import miniature_folder, read_mark, write_mark
 from asd_explain.datasets.portraits import Look
 from asd_explain.datasets.talking_face import Pose
-from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.errors import OptionError
+from asd_explain.running import run_tool
 
 log = logging.getLogger(__name__)
 
@@ -230,16 +231,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace a miniature that is there")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def work() -> str:
         folder = make_celeba_miniature(
             options.out, pictures=options.pictures, seed=options.seed, overwrite=options.overwrite, progress=True
         )
         log.info("%s: %s", folder, json.dumps(read_mark(folder)["present"]))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    return 0
+        return ""
+
+    return run_tool(work)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,8 @@ from asd_explain.datasets.miniature_people import PHOTOS, SPLITS, UNSEEN, compan
 from asd_explain.datasets.talking_photos import make_clip
 from asd_explain.datasets.talking_scene import Scene, Shot
 from asd_explain.datasets.talking_truth import LABELS, Truth
-from asd_explain.errors import AsdExplainError, OptionError
+from asd_explain.errors import OptionError
+from asd_explain.running import run_tool
 
 log = logging.getLogger(__name__)
 
@@ -312,16 +313,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a miniature that is there")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     numbers = {k: getattr(options, k) for k in ("train", "val", "seconds", "seed", "drawn", "overwrite")}
-    try:
+
+    def work() -> str:
         for name in options.dataset:
             folder = make_miniature(name, options.out / name, progress=True, **numbers)
             log.info("%s: %s", folder, json.dumps(read_mark(folder)))
-    except AsdExplainError as error:
-        log.error("%s", error)
-        return 2
-    return 0
+        return ""
+
+    return run_tool(work)
 
 
 if __name__ == "__main__":
