@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,23 @@ log = logging.getLogger(__name__)
 
 CONFIG, CHECKPOINT, LOG = "config.json", "checkpoint.pt", "log.csv"
 INSTEAD = "give another --out, or --overwrite to begin anew"
+
+
+@dataclass
+class Progress:
+    """Where a training in epochs stands.
+
+    Attributes:
+        epoch: that is going on, from 1.
+        done: batches of it.
+        sums: of the loss and of what else the log tells, over those batches.
+        best: highest score on the validation so far, and the epoch it was reached in.
+    """
+
+    epoch: int = 1
+    done: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: tuple[float, int] = (-1.0, 0)
 
 
 def check_config(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -28,29 +28,21 @@ from tqdm import tqdm
 from asd_explain.datasets.images import ImageSet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.classification import attribute_scores, class_scores
-from asd_explain.training.folder import CHECKPOINT, INSTEAD, LOG, log_row, read_checkpoint, save_checkpoint, trim_log
+from asd_explain.training.folder import (
+    CHECKPOINT,
+    INSTEAD,
+    LOG,
+    Progress,
+    log_row,
+    read_checkpoint,
+    save_checkpoint,
+    trim_log,
+)
 from asd_explain.training.image_config import ImageLoopConfig, ImageTraining
 from asd_explain.weights.images import ImageClassifier
 
 _STORED = {"network", "optimiser", "progress", "batches"}
 _TEST_BATCH = 250
-
-
-@dataclass
-class ImageProgress:
-    """Where a training stands.
-
-    Attributes:
-        epoch: that is going on, from 1.
-        done: batches of it.
-        sums: over the pictures of those batches: "loss", "right" (share of attributes, of several), "pictures".
-        best: highest score of the validation so far, and the epoch it was reached in.
-    """
-
-    epoch: int = 1
-    done: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    best: tuple[float, int] = (-1.0, 0)
 
 
 class _Drawn(Dataset):
@@ -124,7 +116,7 @@ class ImageTrainer:
         others = [p for p in classifier.parameters() if p.dim() <= 1]
         groups = [{"params": weights, "weight_decay": loop.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.SGD(groups, lr=loop.lr, momentum=loop.momentum, nesterov=loop.momentum > 0)
-        self.state = ImageProgress()
+        self.state = Progress()
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint, if there is one.
@@ -143,7 +135,7 @@ class ImageTrainer:
             self.optimiser.load_state_dict(stored["optimiser"])
         except (RuntimeError, ValueError) as error:
             raise OptionError(f"{path} is of another network; {INSTEAD}") from error
-        self.state = ImageProgress(**stored["progress"])
+        self.state = Progress(**stored["progress"])
         return True
 
     def run(self) -> None:
@@ -166,7 +158,7 @@ class ImageTrainer:
                 self.keep("best", row)
             self.keep("last", row)
             log_row(self.folder / LOG, row)
-            self.state = ImageProgress(self.state.epoch + 1, best=self.state.best)
+            self.state = Progress(self.state.epoch + 1, best=self.state.best)
             self._save()
 
     def _epoch(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,16 @@ from tqdm import tqdm
 from asd_explain.datasets.entities import EntitySet
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.detection import average_precision
-from asd_explain.training.folder import CHECKPOINT, INSTEAD, LOG, log_row, read_checkpoint, save_checkpoint, trim_log
+from asd_explain.training.folder import (
+    CHECKPOINT,
+    INSTEAD,
+    LOG,
+    Progress,
+    log_row,
+    read_checkpoint,
+    save_checkpoint,
+    trim_log,
+)
 from asd_explain.training.recipe_config import Recipe
 from asd_explain.training.recipe_data import RecipeBatch, RecipeBatches, loaded
 from asd_explain.training.recipe_objective import RecipeObjective
@@ -35,23 +44,6 @@ from asd_explain.training.recipe_scoring import score_entities, share_of
 log = logging.getLogger(__name__)
 
 _STORED = {"objective", "optimiser", "progress", "batches", "ranks"}
-
-
-@dataclass
-class Progress:
-    """Where a training stands.
-
-    Attributes:
-        epoch: that is going on, from 1.
-        done: batches of it.
-        sums: of the loss and its parts over the frames of those batches, and "frames" and "right".
-        best: highest average precision on the validation split so far, and the epoch it was reached in.
-    """
-
-    epoch: int = 1
-    done: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    best: tuple[float, int] = (-1.0, 0)
 
 
 class RecipeTrainer:
