@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.evaluate.images import methods_for, picture_baseline, reference_for
@@ -245,3 +246,15 @@ def test_gains_of_another_width_in_a_file_are_refused(checkpoint: Path, tmp_path
     path = _kept(network, tmp_path / "odd.safetensors")
     with pytest.raises(WeightsError, match="gains of"):
         load_classifier(path)
+
+
+def test_tokens_have_gains_too() -> None:
+    torch.manual_seed(0)
+    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16, "num_classes": 3}
+    model = squeeze(VisionTransformer(image_size=32, patch_size=8, **sizes).eval(), size=32, reduction=1).eval()
+    nn.init.normal_(block_of(model).expand.weight)
+    nn.init.normal_(model.heads[-1].weight)
+    found = fit_gains(model.requires_grad_(False), torch.rand(20, 3, 32, 32))
+    assert block_of(model).gains.shape == (3, 8)
+    assert found.pictures == 20
+    assert explain(model, torch.rand(3, 32, 32), "se", target=2).shape == (32, 32)
