@@ -122,8 +122,10 @@ class YuNetDetector(Detector):
         _, rows = self._net.detect(np.ascontiguousarray(bgr_small))
         if rows is None:
             return Detections.none(landmarks=True)
-        # Seen on very small frames: rows of NaN.
-        rows = rows[np.isfinite(rows).all(axis=1) & (rows[:, 2] > 0) & (rows[:, 3] > 0)]
+        # Seen on very small frames, now and then: rows of NaN, and boxes far outside with no size to speak of.
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        first, last = (np.clip(corner, 0, (width, height)) for corner in (rows[:, 0:2], rows[:, 0:2] + rows[:, 2:4]))
+        rows = rows[(last - first >= 1).all(axis=1)]
         if not len(rows):
             return Detections.none(landmarks=True)
         rows = rows[np.argsort(-rows[:, 14], kind="stable")]

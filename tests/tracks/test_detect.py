@@ -306,3 +306,25 @@ def test_schedule_runs_at_cuts_and_can_run_always() -> None:
     schedule = DetectionSchedule(0.2)
     assert [i for i in range(12) if schedule.due(i / 25, cut=i == 3)] == [0, 3, 8]
     assert all(DetectionSchedule(0).due(i / 25) for i in range(5))
+
+
+def test_what_yunet_says_now_and_then_of_tiny_frames_is_no_face(packaged: PackagedYuNetDetector, monkeypatch) -> None:
+    good = [3, 2, 8, 9, *range(10), 0.9]
+    bad = [
+        [-1025.037, -432.9946, 1e-5, 0.50, *range(10), 1.0],  # seen
+        [np.nan] * 15,
+        [290, 2, 40, -3, *range(10), 1.0],
+        [299.5, 2, 40, 9, *range(10), 1.0],  # less than a pixel of it lies in the frame
+    ]
+
+    class Net:
+        def setInputSize(self, size) -> None:  # noqa: N802
+            pass
+
+        def detect(self, frame):
+            return 1, np.array([*bad, good], np.float32)
+
+    monkeypatch.setattr(packaged, "_net", Net())
+    found = packaged.detect(np.zeros((13, 300, 3), np.uint8))
+    check(found)
+    np.testing.assert_allclose(found.boxes, [[3, 2, 11, 11]])
