@@ -80,6 +80,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         OutputError: it cannot be written (no right to, no space, a file where a folder should be); names ``path``.
     """
     place = path.resolve()
+    if place.exists() and not place.is_dir():
+        raise OutputError(f"{path} is a file; give another folder")
     hidden, old = (place.with_name(f".{place.name}.{kind}-{secrets.token_hex(4)}") for kind in ("part", "old"))
     try:
         hidden.mkdir(parents=True)

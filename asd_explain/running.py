@@ -105,6 +105,9 @@ def run_tool(work: Callable[[], str], interrupted: str = "interrupted") -> int:
     except (AsdExplainError, FloatingPointError) as error:
         log.error("%s", error)
         return 2
+    except OSError as error:  # a name that is too long, a disk that is gone: what nobody asked about before
+        log.error("%s: %s", error.filename or "the system says", error.strerror or error)
+        return 2
     except KeyboardInterrupt:
         log.error("%s", interrupted)
         return 130

@@ -81,16 +81,24 @@ class ImageSqueeze(SqueezeExcite):
         Raises:
             ValueError: they do not fit the block.
         """
-        if gains is not None and (gains.dim() != 2 or gains.shape[1] != self.channels):
-            raise ValueError(f"gains of {self.channels} channels must be (classes, channels), not {tuple(gains.shape)}")
-        if gains is not None and not (torch.isfinite(gains).all() and (gains >= 0).all()):
-            raise ValueError("gains must be finite and not below 0")
+        if gains is not None and (fault := self._fault_of(gains)):
+            raise ValueError(fault)
         self.gains = gains
 
+    def _fault_of(self, gains: torch.Tensor) -> str | None:
+        if gains.dim() != 2 or gains.shape[1] != self.channels:
+            return f"gains of {self.channels} channels must be (classes, channels), not {tuple(gains.shape)}"
+        good = torch.isfinite(gains).all() and (gains >= 0).all()
+        return None if good else "gains must be finite and not below 0"
+
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
-        # A buffer that is None is in no state dict and would be refused in one that has it.
+        # A buffer that is None is in no state dict, and one that has it would be refused.
         gains = state_dict.get(f"{prefix}gains")
-        self.gains = None if gains is None else torch.zeros_like(gains, device=self.expand.weight.device)
+        errors: list[str] = args[-1]
+        if gains is not None and (fault := self._fault_of(gains)):
+            errors.append(f"{prefix}gains: {fault}")
+        elif any(key.startswith(prefix) for key in state_dict):
+            self.gains = None if gains is None else torch.zeros_like(gains, device=self.expand.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def as_maps(self, x: torch.Tensor, image: tuple[int, int] | None = None) -> torch.Tensor:
@@ -221,6 +229,7 @@ def load_host_state_dict(model: nn.Module, state: Mapping[str, torch.Tensor]) ->
         WeightsError: keys or shapes are not exactly the host's.
     """
     host = host_of(model)
+    state = {key: value for key, value in state.items() if not key.startswith(f"{BLOCK}.")}
     own = {key: value for key, value in host.state_dict().items() if key.startswith(f"{BLOCK}.")}
     try:
         host.load_state_dict({**state, **own}, strict=True)

@@ -150,3 +150,11 @@ def test_what_cannot_be_written_is_found_out_before_the_work(tmp_path):
         check_writable(tmp_path / "file" / "scores.csv")
     check_writable(tmp_path / "new" / "scores.csv")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_file_is_no_folder_to_replace(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(OutputError, match="is a file"), whole_folder(tmp_path / "there") as folder:
+        (folder / "x").write_text("y")
+    assert (tmp_path / "there").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["there"]

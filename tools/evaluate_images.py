@@ -67,7 +67,10 @@ FILES = ("metrics.csv", "report.json", "report.md", "grid.png")
 
 def parser() -> argparse.ArgumentParser:
     """Options of the command."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # Options spelt out, so that the ones with folders are known.
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     p.add_argument("--weights", type=Path, required=True, help="checkpoint of tools/train_images.py, card beside it")
     p.add_argument("--plain", type=Path, help="checkpoint trained without the block, for the accuracy")
     p.add_argument("--set", required=True, help="cifar10, cifar100, celeba or folder")

@@ -36,7 +36,10 @@ from asd_explain.weights.images import ImageClassifier, load_classifier
 
 def parser() -> argparse.ArgumentParser:
     """Options of the command."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # Options spelt out, so that the ones with folders are known.
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     p.add_argument("--weights", type=Path, required=True, help="checkpoint of tools/train_images.py, card beside it")
     p.add_argument("--set", required=True, help="cifar10, cifar100, celeba or folder")
     p.add_argument("--root", type=Path, required=True, help="where the set lies")
@@ -65,8 +68,8 @@ def run(args: argparse.Namespace, command: str) -> str:
     """Everything; returns the text for standard output."""
     if args.out.suffix != ".safetensors":
         raise OptionError(f"--out {args.out}: must end in .safetensors")
-    if args.pictures < 1 or (args.size or 0) < 0:
-        raise OptionError("--pictures must be at least 1, --size at least 0")
+    if args.pictures < 1 or (args.size or 0) < 0 or args.seed < 0:
+        raise OptionError("--pictures must be at least 1, --size and --seed at least 0")
     card_path = args.out.with_suffix(".toml")
     for path in (args.out, card_path):
         check_new(path, args.overwrite)
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace, command: str) -> str:
     card = classifier.card
     results = card.results | {"gains_command": command} | {f"gains_{k}": _short(v) for k, v in asdict(found).items()}
     text = classifier_card_text(
-        f"{card.name}.gains",
+        f"{card.name.removesuffix('.gains')}.gains",
         card.model,
         args.out,
         source=card.source,

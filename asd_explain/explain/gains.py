@@ -29,7 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
-from scipy.optimize import nnls
+from scipy.optimize import minimize, nnls
 from torch import nn
 
 from asd_explain.errors import OptionError
@@ -47,6 +47,8 @@ PATCH_SIGMA_PX = 10.0
 #: Fewer frames called speaking than these say nothing about speech.
 MIN_SPEAKING = 5
 _BATCH = 3
+#: Channels; beyond, the active set that is exact takes minutes where descent takes a second.
+_EXACT_UP_TO = 256
 
 
 def soft_patches(
@@ -143,8 +145,9 @@ def normal_equations(
     square, cross = np.zeros((len(scale), len(scale))), np.zeros(len(scale))
     for one, target in zip(maps, targets, strict=True):
         x, y = _centred(one) / scale, target.reshape(-1) - target.mean(dtype=np.float64)
-        square += x.T @ x / len(y) / len(maps)
-        cross += x.T @ y / len(y) / len(maps)
+        x /= np.sqrt(len(y) * len(maps))
+        square += x.T @ x
+        cross += x.T @ (y / np.sqrt(len(y) * len(maps)))
     return square, cross
 
 
@@ -152,13 +155,24 @@ def ridge_weights(square: np.ndarray, cross: np.ndarray, ridge: float, toward: n
     """(C,) weights >= 0 that minimise ``w' square w - 2 w' cross + ridge * m * |w - toward|^2``.
 
     m is the mean of the diagonal over channels that are not nothing: so a ridge is in units of a channel's mean square.
+    Where all are nothing there is no more to learn: ``toward``, as far as it is not below 0.
     """
-    live = max(int((np.diag(square) > 0).sum()), 1)
-    held = max(ridge, 1e-9) * np.trace(square) / live
-    # |L' w - L^-1 b|^2 has the same minimum as the quadratic form.
-    lower = np.linalg.cholesky(square + held * np.eye(len(cross)))
-    weights, _ = nnls(lower.T, np.linalg.solve(lower, cross + held * toward), maxiter=50 * len(cross))
-    return weights
+    start = np.broadcast_to(np.maximum(np.asarray(toward, np.float64), 0), cross.shape).copy()
+    if not np.trace(square) > 0:
+        return start
+    held = max(ridge, 1e-9) * np.trace(square) / int((np.diag(square) > 0).sum())
+    matrix, right = square + held * np.eye(len(cross)), cross + held * toward
+    if len(cross) <= _EXACT_UP_TO:
+        # |L' w - L^-1 b|^2 has the same minimum as the quadratic form.
+        lower = np.linalg.cholesky(matrix)
+        return nnls(lower.T, np.linalg.solve(lower, right), maxiter=50 * len(cross))[0]
+
+    def form(w: np.ndarray) -> tuple[float, np.ndarray]:
+        product = matrix @ w
+        return 0.5 * float(w @ product) - float(right @ w), product - right
+
+    options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 30, "ftol": 1e-14, "gtol": 1e-9 * np.abs(right).max()}
+    return minimize(form, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(cross), options=options).x
 
 
 def fit_gains(maps: Sequence[np.ndarray], targets: Sequence[np.ndarray], ridge: float) -> np.ndarray:

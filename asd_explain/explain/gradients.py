@@ -37,7 +37,7 @@ def _plain_recurrence() -> Iterator[None]:
 def need_evaluation_mode(model: nn.Module) -> None:
     """Raise an OptionError where the model is in training mode: dropout and batch statistics would mix the copies."""
     if model.training:
-        raise OptionError("gradients are taken of a network in evaluation mode; call model.eval() first")
+        raise OptionError("only a network in evaluation mode can be explained; call model.eval() first")
 
 
 def embeddings(

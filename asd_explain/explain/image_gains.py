@@ -4,14 +4,15 @@ Why a gate needs a gain, and how gains are fitted to what patches of a blurred p
 :mod:`asd_explain.explain.gains`. Two things differ for pictures. The answer is the log odds of the class that the
 network says of the whole picture against all others (of attributes: those of the one that is most surely there). And a
 channel that speaks for cats says nothing of ships, so that each class has gains of its own. They are held towards those
-that fit all pictures alike, the more the fewer pictures were said to be of the class; a class that was never said has
-the gains of all.
+that fit all pictures alike, the more the fewer pictures were said to be of the class; a class that was said of fewer
+than five has the gains of all.
 
-No label is read, and no gradient: a picture costs 50 passes, once. Explaining then costs what it cost before.
+No label is read, and no gradient: a picture costs 51 passes, once. Explaining then costs what it cost before.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,20 +44,27 @@ SIDE = CROP_SIZE // PATCH_STEP_PX
 SIGMA = PATCH_SIGMA_PX / CROP_SIZE
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 #: How hard a class is held towards all pictures: divided by the number of its pictures, it is a ridge.
-HOLDS = (1.0, 3.0, 10.0, 30.0, 100.0)
-#: Every so-manieth picture is held back to choose ridge and hold on.
+#: With the last one no class has gains of its own.
+HOLDS = (1.0, 3.0, 10.0, 30.0, 100.0, math.inf)
+#: Every so-manieth picture said to be of a class is held back to choose ridge and hold on.
 HELD_BACK = 5
+#: Pictures from which a class has gains of its own.
+MIN_SAID = 5
+#: What moves the log odds by less shows nothing but rounding.
+MOVED = 1e-3
 #: With fewer there is nothing to choose on.
 MIN_PICTURES = 2 * HELD_BACK
 
 
 @dataclass(frozen=True)
 class GainsFit:
-    """What was fitted, and how well it does on the pictures held back (every fifth), before it was fitted to all.
+    """What was fitted, and how well it did on every fifth picture, held back, before it was fitted to all.
+
+    Ridge and hold were chosen on the same pictures, so the figures flatter a little.
 
     Attributes:
         pictures: how many showed something.
-        classes: how many classes have gains of their own.
+        classes: how many classes have gains of their own; 0 where all share theirs.
         ridge, hold: chosen on the pictures held back.
         without: mean correlation over cells with what patches reveal, of gate times map alone.
         shared: the same with the gains of all pictures.
@@ -131,7 +139,8 @@ def fit_gains(
         progress: called after each picture with 1.
 
     Raises:
-        OptionError: there are too few pictures, the block has learnt nothing, or no channel goes with what is revealed.
+        OptionError: there are too few pictures that show something, they cannot be read as pictures, the block has
+            learnt nothing, or heat with gains goes no better with what is revealed than heat without.
     """
     network, block = PictureNetwork(model), block_of(model)
     need_evaluation_mode(network)
@@ -144,19 +153,33 @@ def fit_gains(
         looks.append(_look(model, picture, output, multilabel))
         if progress is not None:
             progress(1)
-    looks = [look for look in looks if np.ptp(look.target) > 0]
-    if len(looks) < MIN_PICTURES:
+    telling = [
+        k for k in looks if np.ptp(k.target) > MOVED and np.isfinite(k.target).all() and np.isfinite(k.maps).all()
+    ]
+    if len(telling) < MIN_PICTURES:
         raise OptionError(
-            f"gains need at least {MIN_PICTURES} pictures, a hundred a class are better, not {len(looks)}"
+            f"of {len(looks)} pictures {len(telling)} have a place that moves the answer when it alone is shown; gains "
+            f"need at least {MIN_PICTURES}, a hundred a class are better"
         )
-    gains, found = _fitted(looks, classes)
+    gains, found = _fitted(telling, classes)
+    if not max(found.shared, found.own) > found.without:
+        raise OptionError(
+            f"gains go with what patches reveal no better (correlation {found.own:.3f}) than gates alone "
+            f"({found.without:.3f}); give more pictures, or do without"
+        )
     block.set_gains(torch.from_numpy(gains).to(next(model.parameters()).device))
     return found
 
 
 def _pictures(images: torch.Tensor | Iterable, device: torch.device) -> Iterator[torch.Tensor]:
     for batch in [images] if isinstance(images, torch.Tensor) else images:
-        yield from (batch if isinstance(batch, torch.Tensor) else batch[0]).to(device)
+        pictures = batch if isinstance(batch, torch.Tensor) else batch[0]
+        if pictures.dim() != 4 or pictures.shape[1] != 3 or not pictures.is_floating_point():
+            raise OptionError(
+                f"pictures must be (N, 3, H, W) of floats, or batches of them, not {tuple(pictures.shape)} of "
+                f"{pictures.dtype}"
+            )
+        yield from pictures.to(device)
 
 
 def _look(model: nn.Module, picture: torch.Tensor, output: Output, multilabel: bool) -> _Look:
@@ -177,12 +200,14 @@ def _shared(looks: Sequence[_Look], scale: np.ndarray, ridges: Sequence[float]) 
 def _own(
     looks: Sequence[_Look], scale: np.ndarray, shared: np.ndarray, holds: Sequence[float]
 ) -> dict[float, dict[int, np.ndarray]]:
-    """{hold: {class: weights}} of the classes that are said at all."""
+    """{hold: {class: weights}} of the classes that are said of ``MIN_SAID`` pictures at least."""
     found: dict[float, dict[int, np.ndarray]] = {hold: {} for hold in holds}
     for said in sorted({look.said for look in looks}):
         some = [look for look in looks if look.said == said]
+        if len(some) < MIN_SAID:
+            continue
         equations = normal_equations([k.maps for k in some], [k.target for k in some], scale)
-        for hold in holds:
+        for hold in filter(math.isfinite, holds):
             found[hold][said] = ridge_weights(*equations, hold / len(some), shared)
     return found
 
@@ -193,6 +218,8 @@ def _agreement(looks: Sequence[_Look], weights_of: Callable[[int], np.ndarray]) 
 
 def _fitted(looks: Sequence[_Look], classes: int) -> tuple[np.ndarray, GainsFit]:
     """((classes, C) float32 in [0, 1], the largest of a class 1; what was found)."""
+    # By class: of each the same share is held back, in whatever order they came.
+    looks = sorted(looks, key=lambda look: look.said)
     held_back, rest = looks[::HELD_BACK], [k for i, k in enumerate(looks) if i % HELD_BACK]
     scale = channel_scale([k.maps for k in looks])
     tried = _shared(rest, scale, RIDGES)
@@ -200,14 +227,15 @@ def _fitted(looks: Sequence[_Look], classes: int) -> tuple[np.ndarray, GainsFit]
     ridge = max(of_all, key=of_all.get)
     own = _own(rest, scale, tried[ridge], HOLDS)
     of_own = {h: _agreement(held_back, lambda s, w=w: w.get(s, tried[ridge]) / scale) for h, w in own.items()}
-    hold = max(of_own, key=of_own.get)
+    hold = max(reversed(HOLDS), key=of_own.get)  # of equals the strongest
     shared = _shared(looks, scale, [ridge])[ridge]
     weights = _own(looks, scale, shared, [hold])[hold]
     gains = np.stack([weights.get(k, shared) for k in range(classes)]) / scale
     if not shared.max() > 0:
         raise OptionError("no channel's map goes with what patches reveal; there are no gains to fit")
-    largest = gains.max(1, keepdims=True)
-    gains = np.where(largest > 0, gains / np.where(largest > 0, largest, 1), shared / scale / (shared / scale).max())
+    # A class that nothing speaks for has the gains of all.
+    gains = np.where(gains.max(1, keepdims=True) > 0, gains, shared / scale)
+    gains /= gains.max(1, keepdims=True)
     without = _agreement(held_back, lambda _: np.ones(len(scale)))
     found = GainsFit(len(looks), len(weights), ridge, hold, without, of_all[ridge], of_own[hold])
     return gains.astype(np.float32), found

@@ -88,7 +88,7 @@ class SqueezeHeat(Explainer):
         """See :meth:`Explainer.heat`; how many channels passed is appended to ``channels_kept[stream]``."""
         output = scored(model, inputs, output)
         # Of a network for clips they speak for speech alone, of a classifier there is a row a class.
-        gains = {s: v[target] if v.dim() == 2 else v for s, v in self._gains(model).items()}
+        gains = {s: _of_class(v, target) if v.dim() == 2 else v for s, v in self._gains(model).items()}
         result = {}
         for stream, maps in output.maps.items():
             gates = output.gates[stream][0]
@@ -96,7 +96,7 @@ class SqueezeHeat(Explainer):
                 gates = gates.mean(0, keepdim=True).expand_as(gates)
             kept = self._kept(gates)
             self.channels_kept.setdefault(stream, []).extend(kept.sum(-1).tolist())
-            weights = gates * gains[stream] if stream in gains else gates
+            weights = gates * gains[stream].to(gates.dtype) if stream in gains else gates
             result[stream] = gated_mean(maps[0], weights, kept)
         return result
 
@@ -107,6 +107,13 @@ class SqueezeHeat(Explainer):
     def _gains(self, model: nn.Module | None) -> dict[str, torch.Tensor]:
         """{visual stream: (C,) gains, or (classes, C)}, of the streams that have any."""
         return getattr(model, "gains", {}) if self.gains else {}
+
+
+def _of_class(gains: torch.Tensor, target: int) -> torch.Tensor:
+    """(C,), the row of a class in gains (classes, C)."""
+    if not -len(gains) <= target < len(gains):
+        raise OptionError(f"there are gains of {len(gains)} classes, and none of class {target}; fit them anew")
+    return gains[target]
 
 
 @register("se-paper")

@@ -158,16 +158,18 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> Ima
             f"{card.sha256[:12]}...; put the right one there"
         )
     network, state = build_network(facts), read_state(path)
-    _make_room_for_gains(network, state, path)
+    _make_room_for_gains(network, state, len(facts.classes), path)
     load_state(network, state, str(path))
     return ImageClassifier(network, facts, card).requires_grad_(False).to(device).eval()
 
 
-def _make_room_for_gains(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def _make_room_for_gains(network: nn.Module, state: Mapping[str, torch.Tensor], classes: int, path: Path) -> None:
     """A fresh block has none, and a state dict may or may not."""
     gains = state.get(f"{BLOCK}.gains")
     if gains is None or not blocks_in(network):
         return
+    if len(gains) != classes:
+        raise WeightsError(f"{path}: holds gains of {len(gains)} classes, the card names {classes}")
     try:
         block_of(network).set_gains(gains)
     except ValueError as error:

@@ -14,14 +14,18 @@ from asd_explain.errors import OptionError
 from asd_explain.evaluate.attention_store import fingerprint
 from asd_explain.evaluate.masking import baseline
 from asd_explain.evaluate.segments import Segment
+from asd_explain.explain import gains as gains_module
 from asd_explain.explain.base import create_explainer
 from asd_explain.explain.gains import (
     agreement,
     at_cells,
+    channel_scale,
     fit_gains,
     gated_maps,
+    normal_equations,
     patches,
     reveal_map,
+    ridge_weights,
 )
 from asd_explain.explain.squeeze import SqueezeHeat
 from asd_explain.models.output import Output
@@ -96,6 +100,19 @@ def test_dead_channels_and_bad_input() -> None:
         fit_gains(maps, [-m.sum(0) for m in maps], 0.1)
     assert np.isnan(agreement(np.ones(5), [], []))
     assert agreement(np.ones(5), maps, [np.ones((SIDE, SIDE))] * len(maps)) == 0
+
+
+def test_many_channels_are_solved_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = _maps(channels=24, stretches=12)
+    targets = [m[:6].sum(0) - 0.5 * m[8:12].sum(0) for m in maps]
+    equations = normal_equations(maps, targets, channel_scale(maps))
+    toward = np.linspace(-1, 1, 24)
+    exact = [ridge_weights(*equations, 0.01), ridge_weights(*equations, 3.0, toward)]
+    monkeypatch.setattr(gains_module, "_EXACT_UP_TO", 0)
+    descent = [ridge_weights(*equations, 0.01), ridge_weights(*equations, 3.0, toward)]
+    np.testing.assert_allclose(descent, exact, atol=1e-5)
+    nothing = np.zeros((24, 24)), np.zeros(24)
+    np.testing.assert_array_equal(ridge_weights(*nothing, 0.1, toward), np.maximum(toward, 0))
 
 
 def test_cells_read_the_map_between_the_centres_of_its_patches() -> None:
