@@ -53,9 +53,16 @@ def check_ava(found: dict[str, float]) -> None:
 
 
 def check_wasd(found: dict[str, float]) -> None:
-    """Thresholds lie below what seed 0 gave after the ninth epoch."""
+    """Thresholds lie below what seed 0 gave after the ninth epoch.
+
+    Base rate 0.42; AP 0.78, of the unseen photograph 0.92, of drawn faces 0.72; which of several 0.71, by sound alone
+    0.58.
+    """
     assert found["base rate"] < 0.45
-    assert found["AP"] > 0.55, found
+    assert found["AP"] > 0.62, found
+    assert found["AP, unseen photograph"] > 0.65, found
+    assert found["AP, unseen drawn faces"] > 0.55, found
+    assert found["AP, which of several"] > found["AP, which of several, by sound alone"] + 0.05, found
 
 
 def figures(dataset: str, data: Path, scores: Path) -> dict[str, float]:
