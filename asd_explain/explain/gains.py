@@ -42,6 +42,8 @@ from asd_explain.tracks.crops import CROP_SIZE
 
 #: Between the centres of patches, the first on pixel 8: two cells of the networks' maps.
 PATCH_STEP_PX = 16
+#: Patches in a row and in a column.
+SIDE = CROP_SIZE // PATCH_STEP_PX
 #: Of a patch: neighbours overlap, and one shows about a mouth.
 PATCH_SIGMA_PX = 10.0
 #: Fewer frames called speaking than these say nothing about speech.
@@ -104,8 +106,7 @@ def reveal_map(model: nn.Module, segment: Segment, stream: str, output: Output) 
         there = {s: v.expand(len(some), -1, -1) for s, v in others.items()}
         answers.append(model.fuse(there | {stream: pooled}).margin[:, speaking].mean(1))
     answer = torch.cat(answers).float().cpu().numpy()
-    side = CROP_SIZE // PATCH_STEP_PX
-    return (answer[1:] - answer[0]).reshape(side, side)
+    return (answer[1:] - answer[0]).reshape(SIDE, SIDE)
 
 
 def gated_maps(output: Output, stream: str, cells: float = 1.0) -> np.ndarray:

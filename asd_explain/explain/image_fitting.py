@@ -178,13 +178,18 @@ def fit(
             parameter.requires_grad_(flag)
 
 
+def batches_of(images: torch.Tensor | Iterable) -> Iterator[torch.Tensor]:
+    """Batches (B, 3, H, W) of pictures (N, 3, H, W), or of batches of such or of (pictures, anything)."""
+    for batch in images.split(BATCH) if isinstance(images, torch.Tensor) else images:
+        yield batch if isinstance(batch, torch.Tensor) else batch[0]
+
+
 def _given(model: nn.Module, images: torch.Tensor | Iterable) -> torch.Tensor:
     """(N, 1, ...) of what the block is given, or of its averages where nothing else is read; on the CPU."""
     block = block_of(model)
     device = next(model.parameters()).device
     parts = []
-    for batch in images.split(BATCH) if isinstance(images, torch.Tensor) else images:
-        pictures = batch if isinstance(batch, torch.Tensor) else batch[0]
+    for pictures in batches_of(images):
         with torch.no_grad():
             x, _ = front(model, pictures.to(device))
         parts.append((block.pooled(x) if block.place.averaged else x).float().cpu())

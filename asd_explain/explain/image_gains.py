@@ -25,7 +25,7 @@ from asd_explain.errors import OptionError
 from asd_explain.evaluate.images import picture_baseline
 from asd_explain.explain.gains import (
     PATCH_SIGMA_PX,
-    PATCH_STEP_PX,
+    SIDE,
     agreement,
     channel_scale,
     normal_equations,
@@ -33,13 +33,12 @@ from asd_explain.explain.gains import (
     soft_patches,
 )
 from asd_explain.explain.gradients import need_evaluation_mode
+from asd_explain.explain.image_fitting import batches_of
 from asd_explain.explain.images import STREAM, PictureNetwork, predicted
 from asd_explain.models.images import block_of
 from asd_explain.models.output import Output
 from asd_explain.tracks.crops import CROP_SIZE
 
-#: Patches in a row and in a column of a picture.
-SIDE = CROP_SIZE // PATCH_STEP_PX
 #: Standard deviation of a patch, as a share of the picture's sides.
 SIGMA = PATCH_SIGMA_PX / CROP_SIZE
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -162,7 +161,7 @@ def fit_gains(
             f"need at least {MIN_PICTURES}, a hundred a class are better"
         )
     gains, found = _fitted(telling, classes)
-    if not max(found.shared, found.own) > found.without:
+    if not found.own > found.without:  # at worst what all share: one of the holds leaves classes nothing of their own
         raise OptionError(
             f"gains go with what patches reveal no better (correlation {found.own:.3f}) than gates alone "
             f"({found.without:.3f}); give more pictures, or do without"
@@ -172,8 +171,7 @@ def fit_gains(
 
 
 def _pictures(images: torch.Tensor | Iterable, device: torch.device) -> Iterator[torch.Tensor]:
-    for batch in [images] if isinstance(images, torch.Tensor) else images:
-        pictures = batch if isinstance(batch, torch.Tensor) else batch[0]
+    for pictures in batches_of(images):
         if pictures.dim() != 4 or pictures.shape[1] != 3 or not pictures.is_floating_point():
             raise OptionError(
                 f"pictures must be (N, 3, H, W) of floats, or batches of them, not {tuple(pictures.shape)} of "
