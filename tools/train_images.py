@@ -50,6 +50,8 @@ ARMS = {"both": (False, True), "plain": (False,), "block": (True,)}
 NAMES = {False: "plain", True: "block"}
 BEST, LAST, TEST, SUMMARY = "best.safetensors", "last.safetensors", "test.json", "summary.json"
 _FILES = (CHECKPOINT, LOG, CONFIG, BEST, LAST, TEST, "best.toml", "last.toml")
+#: What helps where a training that was not asked for, and so is never overwritten, stands in the way.
+_ELSEWHERE = "give another --out: a folder holds trainings with one configuration and of the same pictures only"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -259,12 +261,15 @@ def run(args: argparse.Namespace, command: str) -> Path:
     log.info("%d pictures to learn from, %d of validation, %d of test; %d classes", *map(len, sets), len(facts.classes))
     marks = {"pictures": " ".join(one.fingerprint() for one in sets)}
     asked = [(block, seed) for seed in dict.fromkeys(args.seeds) for block in ARMS[args.arms]]
+    for (block, seed), folder in finished(out).items():  # all of them go into one summary
+        if (block, seed) not in asked:
+            check_same(replace(config, block=block, seed=seed), folder, args.weights, marks, _ELSEWHERE)
+        elif not args.overwrite:
+            check_same(replace(config, block=block, seed=seed), folder, args.weights, marks)
     if args.overwrite:
         for block, seed in asked:
             for name in _FILES:
                 (folder_of(out, block, seed) / name).unlink(missing_ok=True)
-    for (block, seed), folder in finished(out).items():  # all of them go into one summary
-        check_same(replace(config, block=block, seed=seed), folder, args.weights, marks)
     for block, seed in asked:
         one = replace(config, block=block, seed=seed)
         train_one(one, replace(facts, block=block), sets, folder_of(out, block, seed), device, command, args, marks)

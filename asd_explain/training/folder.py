@@ -61,21 +61,21 @@ def check_config(
         check_same(config, out, weights, marks)
 
 
-def check_same(config: object, out: Path, weights: Path | None = None, marks: Mapping[str, str] | None = None) -> None:
-    """As :func:`check_config`, of a folder that holds a training, finished or not."""
+def check_same(
+    config: object,
+    out: Path,
+    weights: Path | None = None,
+    marks: Mapping[str, str] | None = None,
+    instead: str = INSTEAD,
+) -> None:
+    """As :func:`check_config`, of a folder that holds a training, finished or not; ``instead`` ends the message."""
     now = json.loads(_as_json(config, weights, marks))
     try:
         then = dict(json.loads((out / CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise OptionError(
-            f"{out / CONFIG} cannot be read as a configuration ({error}); give another --out, or --overwrite to begin "
-            "anew"
-        ) from error
+        raise OptionError(f"{out / CONFIG} cannot be read as a configuration ({error}); {instead}") from error
     if changed := [name for name in now | then if then.get(name) != now.get(name)]:
-        raise OptionError(
-            f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; give another --out, "
-            "or --overwrite to begin anew"
-        )
+        raise OptionError(f"{out / CONFIG}: the training there was begun with another {', '.join(changed)}; {instead}")
 
 
 def write_config(

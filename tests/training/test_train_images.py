@@ -202,14 +202,26 @@ def test_arms_and_seeds_trained_one_after_another_add_up(trained, pictures, tmp_
 
 def test_a_summary_is_of_one_configuration(trained, pictures, tmp_path, caplog):
     shutil.copytree(trained / "plain.seed0", tmp_path / "plain.seed0")
+    assert train(pictures, tmp_path, "--arms", "plain", changes=["loop.lr=0.2"]) == 2
+    assert re.search(r"plain.seed0.*begun with another loop; .*--overwrite to begin anew$", caplog.messages[-1])
     assert train(pictures, tmp_path, "--arms", "block", changes=["loop.lr=0.2"]) == 2
-    assert re.search(r"plain.seed0.*begun with another loop", caplog.text)
+    assert re.search(r"plain.seed0.*begun with another loop; give another --out: ", caplog.messages[-1])
     (tmp_path / "plain.seed0" / "checkpoint.pt").unlink()  # large, and no longer needed
     assert train(pictures, tmp_path, "--arms", "block", changes=["loop.lr=0.2"]) == 2
     assert not (tmp_path / "block.seed0").exists()
     assert not (tmp_path / "summary.json").exists()
     assert train(pictures, tmp_path, "--arms", "plain", "--overwrite", changes=["loop.lr=0.2"]) == 0
     assert len(strict(tmp_path / "summary.json")["runs"]) == 1
+
+
+def test_what_cannot_be_trained_anew_is_not_removed(trained, pictures, tmp_path, caplog):
+    for name in ("plain.seed0", "block.seed0"):
+        shutil.copytree(trained / name, tmp_path / name)
+    before = sorted(p for p in tmp_path.rglob("*") if p.is_file())
+    assert train(pictures, tmp_path, "--arms", "plain", "--overwrite", changes=["loop.lr=0.2"]) == 2
+    assert re.search(r"block.seed0.*give another --out", caplog.messages[-1])
+    assert "--overwrite" not in caplog.messages[-1]  # it was given, and does not help
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == before
 
 
 def test_what_is_finished_belongs_to_its_pictures(trained, pictures, tmp_path, caplog):
@@ -337,14 +349,8 @@ def test_the_difference_is_taken_seed_by_seed():
 
 
 def test_configurations_are_read_and_mistakes_told(tmp_path):
-    for name in (
-        "cifar10_resnet18",
-        "cifar10_short",
-        "cifar100_resnet18",
-        "celeba_resnet18",
-        "celeba_miniature",
-        "folder_resnet50",
-    ):
+    folder = find_config("cifar10_short", "image_configs").parent
+    for name in sorted(path.stem for path in folder.glob("*.toml")):
         assert read_image_config(find_config(name, "image_configs")).loop.epochs >= 1
     with pytest.raises(OptionError, match="there are celeba_miniature"):
         find_config("nothing", "image_configs")
