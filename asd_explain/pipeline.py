@@ -20,7 +20,9 @@ from asd_explain.explain.base import create_explainer
 from asd_explain.loudness import loudness
 from asd_explain.manifest import finish_manifest, manifest
 from asd_explain.media.audio import Audio, load_audio
-from asd_explain.media.reader import ClipInfo, Frame, Planes, VideoReader
+from asd_explain.media.frame import Frame, Planes
+from asd_explain.media.probing import ClipInfo
+from asd_explain.media.reader import VideoReader
 from asd_explain.media.writer import VideoWriter
 from asd_explain.options import Options, pick_device
 from asd_explain.render import Renderer, Scene, TimelineTrack

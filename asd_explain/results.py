@@ -20,7 +20,7 @@ from asd_explain.errors import OutputError
 from asd_explain.explain.geometry import drawable_frames, drawing_scale
 from asd_explain.explain.smooth import smooth_heat
 from asd_explain.grid import TimeGrid
-from asd_explain.media.reader import ClipInfo
+from asd_explain.media.probing import ClipInfo
 from asd_explain.outputs import check_new
 from asd_explain.scoring import Scores
 from asd_explain.tracks.track import Track

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from asd_explain.errors import AsdExplainError
 
 if TYPE_CHECKING:
-    from asd_explain.media.reader import ClipInfo
+    from asd_explain.media.probing import ClipInfo
     from asd_explain.options import Options
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from asd_explain.explain.geometry import upsample
-from asd_explain.media.reader import Frame
+from asd_explain.media.frame import Frame
 from asd_explain.render import FaceView
 from asd_explain.results import Result, TrackResult
 from asd_explain.tracks.crops import BODY_GEOMETRY, crop, crop_window

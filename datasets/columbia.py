@@ -19,7 +19,7 @@ from asd_explain.datasets.annotations import text_of
 from asd_explain.datasets.ava import AvaSet
 from asd_explain.datasets.entities import DataError, EntityRow
 from asd_explain.datasets.streamed import Videos
-from asd_explain.media.reader import probe
+from asd_explain.media.probing import probe
 
 PEOPLE = ("abbas", "bell", "boll", "lieb", "long", "sick")
 REPORTED = ("bell", "boll", "lieb", "long", "sick")

@@ -29,8 +29,8 @@ from asd_explain.datasets.entities import DataError, EntityRow, sample_span
 from asd_explain.datasets.streamed import cut_box, frames_of, span_of
 from asd_explain.errors import AsdExplainError
 from asd_explain.media.audio import load_audio
+from asd_explain.media.probing import probe
 from asd_explain.media.random_access import RandomAccess
-from asd_explain.media.reader import probe
 
 QUALITY = 95
 _DIFFERENCE = 16.0

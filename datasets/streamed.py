@@ -19,8 +19,8 @@ from asd_explain.datasets.entities import DataError, EntityClip, EntityRow, samp
 from asd_explain.errors import ClipError
 from asd_explain.grid import nearest
 from asd_explain.media.audio import RATE, Audio, load_audio
+from asd_explain.media.probing import ClipInfo, probe
 from asd_explain.media.random_access import RandomAccess
-from asd_explain.media.reader import ClipInfo, probe
 from asd_explain.tracks.crops import CROP_SIZE
 
 _SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts", ".wmv", ".3gp")

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from asd_explain.errors import AsdExplainError, ClipError
-from asd_explain.media.reader import VideoReader, open_container
+from asd_explain.media.container import open_container
+from asd_explain.media.reader import VideoReader
 from asd_explain.media.writer import VideoWriter
 from asd_explain.outputs import write_text
 

@@ -36,8 +36,9 @@ from asd_explain.evaluate.intervention import known_decisive
 from asd_explain.evaluate.pooled import voiced_frames
 from asd_explain.grid import TimeGrid
 from asd_explain.media.audio import load_audio
+from asd_explain.media.frame import Frame
 from asd_explain.media.mfcc import aligned_mfcc
-from asd_explain.media.reader import Frame, VideoReader
+from asd_explain.media.reader import VideoReader
 from asd_explain.scoring import GridFeeder
 from asd_explain.tracks.boxes_csv import CsvTracker
 from asd_explain.tracks.crops import BODY_GEOMETRY, GEOMETRIES, body_box, crop

@@ -22,7 +22,7 @@ from asd_explain.datasets.talking_scene import Scene
 from asd_explain.datasets.talking_truth import LABELS
 from asd_explain.errors import BoxesError
 from asd_explain.grid import nearest
-from asd_explain.media.reader import ClipInfo
+from asd_explain.media.probing import ClipInfo
 from asd_explain.tracks.boxes_csv import read_boxes
 
 log = logging.getLogger(__name__)

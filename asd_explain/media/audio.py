@@ -21,14 +21,8 @@ import torch
 import torchaudio.functional
 
 from asd_explain.errors import ClipError
-from asd_explain.media.reader import (
-    audio_stream,
-    check_span,
-    decode_packets,
-    open_container,
-    probe,
-    ticks_to_s,
-)
+from asd_explain.media.container import audio_stream, check_span, decode_packets, open_container, ticks_to_s
+from asd_explain.media.probing import probe
 
 log = logging.getLogger(__name__)
 

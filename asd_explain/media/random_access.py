@@ -18,19 +18,10 @@ import numpy as np
 
 from asd_explain.errors import ClipError, OptionError
 from asd_explain.grid import nearest
-from asd_explain.media.reader import (
-    UNSPECIFIED,
-    ClipInfo,
-    Frame,
-    VideoReader,
-    _Converter,
-    decode_packets,
-    open_container,
-    probe,
-    set_threads,
-    ticks_to_s,
-    video_stream,
-)
+from asd_explain.media.container import decode_packets, open_container, set_threads, ticks_to_s, video_stream
+from asd_explain.media.frame import Converter, Frame
+from asd_explain.media.probing import UNSPECIFIED, ClipInfo, probe
+from asd_explain.media.reader import VideoReader
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +56,7 @@ class RandomAccess:
         backend: the backend in use, "decord" or "pyav".
 
     Raises:
-        ClipError: as :func:`~asd_explain.media.reader.probe`; or ``backend="decord"`` cannot serve this clip.
+        ClipError: as :func:`~asd_explain.media.probing.probe`; or ``backend="decord"`` cannot serve this clip.
         OptionError: unknown backend.
     """
 
@@ -76,7 +67,7 @@ class RandomAccess:
         self.info = probe(self.path)
         self._index = _Index(self.path, threads)
         self.times_s = self._index.times_s
-        self._convert = _Converter(self.info)
+        self._convert = Converter(self.info)
         self._decord: _Decord | None = None
         if backend != "pyav":
             try:

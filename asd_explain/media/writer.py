@@ -22,15 +22,9 @@ from av.video.reformatter import ColorRange
 
 from asd_explain.errors import ClipError, OutputError
 from asd_explain.media.audio import SampleStream
-from asd_explain.media.reader import (
-    TIME_EPS_S,
-    ClipInfo,
-    Planes,
-    audio_stream,
-    check_span,
-    open_container,
-    ticks_to_s,
-)
+from asd_explain.media.container import TIME_EPS_S, audio_stream, check_span, open_container, ticks_to_s
+from asd_explain.media.frame import Planes
+from asd_explain.media.probing import ClipInfo
 from asd_explain.outputs import check_new
 
 log = logging.getLogger(__name__)

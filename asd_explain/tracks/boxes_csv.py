@@ -26,7 +26,7 @@ from asd_explain.tracks.detect import Detections
 from asd_explain.tracks.track import FrameTracks, TrackedFace
 
 if TYPE_CHECKING:
-    from asd_explain.media.reader import ClipInfo
+    from asd_explain.media.probing import ClipInfo
 
 _NEEDED = tuple(name for name in COLUMNS if name != "label")
 _SLACK = 0.05  # annotators' boxes may reach this share of the frame past its border; they are clipped

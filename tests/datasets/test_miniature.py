@@ -18,7 +18,7 @@ from asd_explain.datasets.talking_photos import main as talking_photos
 from asd_explain.datasets.talking_truth import LABELS
 from asd_explain.datasets.wasd import WasdSet
 from asd_explain.errors import OptionError, OutputError
-from asd_explain.media.reader import probe
+from asd_explain.media.probing import probe
 from asd_explain.tools.prepare import main as prepare
 
 

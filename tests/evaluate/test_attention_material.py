@@ -39,7 +39,8 @@ from asd_explain.evaluate.segments import inputs_of
 from asd_explain.grid import grid_length
 from asd_explain.media.audio import load_audio
 from asd_explain.media.mfcc import aligned_mfcc
-from asd_explain.media.reader import VideoReader, probe
+from asd_explain.media.probing import probe
+from asd_explain.media.reader import VideoReader
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.tracks.crops import body_box, crop
 from asd_explain.tracks.detect import create_detector

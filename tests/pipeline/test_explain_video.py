@@ -14,7 +14,7 @@ from tests_support import write_clip
 
 from asd_explain import pipeline
 from asd_explain.errors import OptionError, OutputError
-from asd_explain.media.reader import Planes
+from asd_explain.media.frame import Planes
 from asd_explain.pipeline import explain_video
 from asd_explain.results import CSV_COLUMNS, HYSTERESIS, Result, hysteresis_segments
 

@@ -10,7 +10,7 @@ import pytest
 
 from asd_explain.ava_format import COLUMNS
 from asd_explain.errors import BoxesError
-from asd_explain.media.reader import ClipInfo
+from asd_explain.media.probing import ClipInfo
 from asd_explain.tracks.boxes_csv import CsvTracker, read_boxes
 from asd_explain.tracks.crops import body_box
 from asd_explain.tracks.track import FrameTracks, Track
