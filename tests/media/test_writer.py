@@ -12,7 +12,7 @@ import pytest
 
 from asd_explain.errors import OptionError, OutputError
 from asd_explain.media import VideoReader, VideoWriter, check_output, load_audio, probe
-from asd_explain.media.writer import COPIED_AUDIO
+from asd_explain.media.sound_track import COPIED_AUDIO
 
 RATES = [Fraction(n) for n in (10, 15, 24, 25, 30, 50, 60)] + [Fraction(24000, 1001), Fraction(30000, 1001)]
 TIMES = [i / 25 for i in range(50)]
