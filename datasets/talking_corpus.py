@@ -22,14 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asd_explain.datasets.shared_clips import (
-    CACHE_VERSION,
-    SPLITS,
-    ClipEntry,
-    FaceClip,
-    FaceClipCache,
-    save_arrays,
-)
+from asd_explain.datasets.face_clips import CACHE_VERSION, FaceClip, FaceClipCache, save_arrays
+from asd_explain.datasets.shared_clips import SPLITS, ClipEntry
 from asd_explain.datasets.talking_draws import talking_scene
 from asd_explain.datasets.talking_tracks import TalkingClip, render_clips
 from asd_explain.errors import OptionError

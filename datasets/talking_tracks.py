@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-from asd_explain.datasets.shared_clips import WIDE_SIZE, ClipEntry, FaceClip, wide_box
+from asd_explain.datasets.face_clips import WIDE_SIZE, FaceClip, wide_box
+from asd_explain.datasets.shared_clips import ClipEntry
 from asd_explain.datasets.talking_draws import Treatment
 from asd_explain.datasets.talking_motion import CONTROL_HZ
 from asd_explain.datasets.talking_photos import Camera, VoiceTrack, frame_times, perform

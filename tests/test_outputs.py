@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from asd_explain.datasets.shared_clips import save_arrays
+from asd_explain.datasets.face_clips import save_arrays
 from asd_explain.errors import OptionError, OutputError
 from asd_explain.evaluate.json_report import write_report
 from asd_explain.outputs import check_writable, whole_file, whole_folder, write_text

@@ -27,7 +27,8 @@ from pathlib import Path
 import torch.distributed as dist
 from tqdm import tqdm
 
-from asd_explain.datasets.shared_clips import FaceClipCache, list_clips
+from asd_explain.datasets.face_clips import FaceClipCache
+from asd_explain.datasets.shared_clips import list_clips
 from asd_explain.datasets.talking_corpus import TalkingClipCache, talking_entries
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.memory import keep_large_blocks

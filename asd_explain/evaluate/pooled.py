@@ -26,14 +26,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asd_explain.datasets.shared_clips import (
-    CACHE_VERSION,
-    ClipEntry,
-    FaceClip,
-    FaceClipCache,
-    save_arrays,
-    voice_name,
-)
+from asd_explain.datasets.face_clips import CACHE_VERSION, FaceClip, FaceClipCache, save_arrays
+from asd_explain.datasets.shared_clips import ClipEntry, voice_name
 from asd_explain.media.audio import Audio
 from asd_explain.media.features import AUDIO_FEATURES, need_mfcc
 from asd_explain.models.fusion_backbone import FusionBackbone

@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 import torch
 
-from asd_explain.datasets.shared_clips import CACHE_VERSION, ClipEntry, FaceClip, save_arrays, wide_box
+from asd_explain.datasets.face_clips import CACHE_VERSION, FaceClip, save_arrays, wide_box
+from asd_explain.datasets.shared_clips import ClipEntry
 from asd_explain.evaluate.pooled import (
     Conditions,
     PooledCache,

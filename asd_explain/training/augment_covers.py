@@ -9,7 +9,7 @@ import numpy as np
 
 from asd_explain.tracks.crops import CROP_SIZE
 
-#: The wide crop as :mod:`asd_explain.datasets.shared_clips` cuts it: its side, and that of the face box in it, px.
+#: The wide crop as :mod:`asd_explain.datasets.face_clips` cuts it: its side, and that of the face box in it, px.
 WIDE_SIZE = 160
 BOX_PX = WIDE_SIZE / 1.4
 

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from asd_explain.datasets.shared_clips import ClipEntry, FaceClip, voice_name
+from asd_explain.datasets.face_clips import FaceClip
+from asd_explain.datasets.shared_clips import ClipEntry, voice_name
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.pooled import voiced_frames
 from asd_explain.training.augment_view import face_boxes_in_body

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asd_explain.datasets.shared_clips import CACHE_VERSION, ClipEntry, FaceClip, save_arrays
+from asd_explain.datasets.face_clips import CACHE_VERSION, FaceClip, save_arrays
+from asd_explain.datasets.shared_clips import ClipEntry
 from asd_explain.evaluate.pooled import PooledCache, PooledTrack, pooled_audio
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from asd_explain.datasets.shared_clips import FaceClip
+from asd_explain.datasets.face_clips import FaceClip
 from asd_explain.evaluate.asd_protocol import (
     Look,
     Material,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from asd_explain.datasets.shared_clips import FaceClip, FaceClipCache
+from asd_explain.datasets.face_clips import FaceClip, FaceClipCache
 from asd_explain.errors import OptionError, WeightsError
 from asd_explain.models.fusion_backbone import FusionBackbone
 from asd_explain.models.registry import create_model

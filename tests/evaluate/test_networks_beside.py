@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from asd_explain.datasets.shared_clips import FaceClip
+from asd_explain.datasets.face_clips import FaceClip
 from asd_explain.evaluate.attention_picking import p_speaking
 from asd_explain.evaluate.intervention import replaced
 from asd_explain.evaluate.pooled import PooledCache
@@ -75,7 +75,7 @@ def test_asdnb_is_scored_with_its_body(clip: FaceClip, tmp_path: Path, monkeypat
     np.testing.assert_allclose(scorer.margin(track, view="still"), margin(*held), atol=1e-4)
     small = shrunk(face, 24, 24), shrunk(bodies, 72, 118)
     np.testing.assert_allclose(scorer.margin(track, view="tiny24"), margin(*small), atol=1e-4)
-    monkeypatch.setattr("asd_explain.datasets.shared_clips.FaceClipCache.get", lambda self, entry: [clip])
+    monkeypatch.setattr("asd_explain.datasets.face_clips.FaceClipCache.get", lambda self, entry: [clip])
     cache = ViewCache(tmp_path, model, "box", ("tiny24",))
     for _ in range(2):  # made, then read
         (again,) = cache.get(clip.entry)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gated_support import KnownGates
 
-from asd_explain.datasets.shared_clips import FaceClip, FaceClipCache
+from asd_explain.datasets.face_clips import FaceClip, FaceClipCache
 from asd_explain.datasets.talking_corpus import TalkingClipCache
 from asd_explain.errors import AsdExplainError
 from asd_explain.models.fusion_backbone import FusionBackbone

@@ -9,7 +9,7 @@ import pytest
 import torch
 from gated_support import KnownGates, known_track
 
-from asd_explain.datasets.shared_clips import FaceClip
+from asd_explain.datasets.face_clips import FaceClip
 from asd_explain.evaluate.pooled import held_stream, pooled_stream
 from asd_explain.evaluate.stream_views import (
     TINY,

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from asd_explain.datasets.shared_clips import ClipEntry, FaceClip
+from asd_explain.datasets.face_clips import FaceClip
+from asd_explain.datasets.shared_clips import ClipEntry
 from asd_explain.datasets.talking_tracks import TalkingClip
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_support import photo
 
-from asd_explain.datasets.shared_clips import WIDE_SCALE, WIDE_SIZE, wide_box
+from asd_explain.datasets.face_clips import WIDE_SCALE, WIDE_SIZE, wide_box
 from asd_explain.errors import OptionError
 from asd_explain.tracks.crops import OUTSIDE, body_box, crop
 from asd_explain.training import augment_view as module

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from asd_explain.datasets.shared_clips import FaceClip, FaceClipCache
+from asd_explain.datasets.face_clips import FaceClip, FaceClipCache
 from asd_explain.errors import WeightsError
 from asd_explain.media.audio import Audio
 from asd_explain.media.mfcc import aligned_mfcc
