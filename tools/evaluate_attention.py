@@ -47,12 +47,7 @@ from asd_explain.evaluate.attention_words import BLIND
 from asd_explain.evaluate.faithfulness import Protocol
 from asd_explain.evaluate.intervention import agreement_rows, correlation_rows, decisive_rows, effects
 from asd_explain.evaluate.json_report import write_report
-from asd_explain.evaluate.sanity import (
-    CascadeRow,
-    by_depth,
-    cascading_randomisation,
-    layers_from_the_logits,
-)
+from asd_explain.evaluate.sanity import CascadeRow, by_depth, cascading_randomisation, layers_from_the_logits
 from asd_explain.evaluate.segments import Segment, Smoothing, inputs_of
 from asd_explain.explain.base import create_explainer
 from asd_explain.explain.fullgrad import completeness

@@ -13,7 +13,7 @@ from torch import nn
 
 from asd_explain.errors import OptionError
 from asd_explain.evaluate.attention import PAPER, PLAIN, SE, Settings
-from asd_explain.evaluate.sanity import gates_against_untrained
+from asd_explain.evaluate.untrained_gates import gates_against_untrained
 from asd_explain.weights.cards import card
 from asd_explain.weights.choice import choose
 from asd_explain.weights.store import load
