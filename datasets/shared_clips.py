@@ -69,12 +69,14 @@ def list_clips(shared: Path, *, groups: tuple[str, ...] = GROUPS, per_speaker: i
     Args:
         shared: the shared folder (that holds ``clips``).
         groups: which of ``GROUPS``.
-        per_speaker: at most so many files of a speaker, spaced over the sorted names. Up to 12, smaller subsets lie
-            within larger ones, so that a cache serves all.
+        per_speaker: at most so many files of a speaker, spaced over the sorted names; up to 12 they are chosen out of
+            the same 12, so that a cache serves all.
 
     Raises:
-        OptionError: there are no clips below that folder, or a group is unknown.
+        OptionError: there are no clips below that folder, a group is unknown, or ``per_speaker`` is below 1.
     """
+    if per_speaker < 1:
+        raise OptionError(f"{per_speaker} clips of each speaker are none; --per-speaker is 1 or more")
     clips = Path(shared) / "clips"
     entries = []
     for group in groups:

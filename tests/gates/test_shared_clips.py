@@ -39,11 +39,16 @@ def test_splits_follow_the_readme(folder: Path) -> None:
     assert split_of("speaker_01") == "fit"
 
 
-def test_smaller_subsets_lie_within_larger_ones(folder: Path) -> None:
-    names = {n: {e.name for e in list_clips(folder, groups=("tracks",), per_speaker=n)} for n in (1, 4, 12, 30)}
-    assert [len(names[n]) for n in (1, 4, 12, 30)] == [3, 12, 36, 90]
-    assert names[1] <= names[12]
-    assert names[4] <= names[12] <= names[30]
+def test_up_to_twelve_are_of_the_same_twelve(folder: Path) -> None:
+    names = {n: {e.name for e in list_clips(folder, groups=("tracks",), per_speaker=n)} for n in (*range(1, 13), 30)}
+    assert [len(chosen) for chosen in names.values()] == [3 * n for n in names]
+    assert all(names[n] <= names[12] for n in range(1, 13))
+    assert names[12] <= names[30]
+
+
+def test_no_clip_of_a_speaker_is_refused(folder: Path) -> None:
+    with pytest.raises(OptionError, match="--per-speaker is 1 or more"):
+        list_clips(folder, per_speaker=0)
 
 
 def test_a_folder_without_clips_is_named(tmp_path: Path) -> None:
