@@ -22,6 +22,7 @@ import torchaudio.functional
 
 from asd_explain.errors import ClipError
 from asd_explain.media.container import audio_stream, check_span, decode_packets, open_container, ticks_to_s
+from asd_explain.media.joints import joints_of
 from asd_explain.media.probing import probe
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,9 @@ class SampleStream:
                 return
             self._seek(container, stream)
             limit_s = math.inf if container.duration is None else container.duration / av.time_base + _SLACK_S
-            if container.start_time is not None:
+            if (joints := joints_of(self.path, container)) is not None:
+                limit_s = joints.end_s(stream) + _SLACK_S
+            elif container.start_time is not None:
                 limit_s += container.start_time / av.time_base
             yield from self._continuous(decode_packets(container, stream, self.path), stream, limit_s)
 

@@ -16,6 +16,7 @@ import av
 from av.stream import Disposition
 
 from asd_explain.errors import ClipError, OptionError
+from asd_explain.media.joints import demux
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def decode_packets(
 ) -> Iterator[av.VideoFrame | av.AudioFrame]:
     """Decode a stream to its end; damaged packets are skipped with one logged warning, a broken container ends it."""
     damaged = 0
-    packets = container.demux(stream)
+    packets = demux(container, stream, path)
     while True:
         try:
             packet = next(packets, None)

@@ -12,6 +12,7 @@ from av.video.reformatter import ColorRange
 
 from asd_explain.errors import ClipError
 from asd_explain.media.container import audio_stream, decode_packets, open_container, ticks_to_s, video_stream
+from asd_explain.media.joints import joints_of
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,9 @@ def _describe(
     if audio is not None and audio.start_time is not None:
         clock_start_s = min(clock_start_s, ticks_to_s(audio.start_time, audio.time_base))
     duration_s = None
-    if stream.duration is not None and stream.duration > 0:
+    if (joints := joints_of(path, container)) is not None:
+        duration_s = joints.length_s(stream)
+    elif stream.duration is not None and stream.duration > 0:
         duration_s = ticks_to_s(stream.duration, time_base)
     elif container.duration is not None and container.duration > 0:
         duration_s = container.duration / av.time_base

@@ -20,6 +20,7 @@ from asd_explain.errors import ClipError, OptionError
 from asd_explain.grid import nearest
 from asd_explain.media.container import decode_packets, open_container, set_threads, ticks_to_s, video_stream
 from asd_explain.media.frame import Converter, Frame
+from asd_explain.media.joints import joints_of
 from asd_explain.media.probing import UNSPECIFIED, ClipInfo, probe
 from asd_explain.media.reader import VideoReader
 
@@ -294,6 +295,8 @@ class _Index:
         keys: list[int] = []
         with open_container(self._path) as container:
             stream = video_stream(container, self._path)
+            if joints_of(self._path, container) is not None:
+                return None
             try:
                 for packet in container.demux(stream):
                     if packet.size == 0:

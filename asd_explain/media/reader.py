@@ -22,6 +22,7 @@ from asd_explain.media.container import (
     video_stream,
 )
 from asd_explain.media.frame import Converter, Frame
+from asd_explain.media.joints import joints_of
 from asd_explain.media.probing import probe
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,8 @@ class VideoReader:
             stream = video_stream(container, self.path)
             set_threads(stream, self.threads)
             if seek_s is not None:
+                if joints_of(self.path, container) is not None:
+                    return
                 try:
                     container.seek(int(seek_s / self.info.time_base), stream=stream)
                 except (av.FFmpegError, OSError):

@@ -13,6 +13,7 @@ import numpy as np
 from asd_explain.errors import ClipError
 from asd_explain.media.audio import SampleStream
 from asd_explain.media.container import TIME_EPS_S, audio_stream, open_container, ticks_to_s
+from asd_explain.media.joints import demux, joints_of
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ class CopiedSound:
 
     def _timed(self) -> Iterator[av.Packet]:
         """Packets with increasing times on the source's clock, from the first wanted to the last."""
-        if self._first_s is not None and self._first_s > 2.0:
+        joints = joints_of(self._path, self._input)
+        if self._first_s is not None and self._first_s > 2.0 and joints is None:
             try:
                 self._input.seek(int((self._first_s - 1.0) / self._time_base), stream=self._stream)
             except (av.FFmpegError, OSError):
@@ -110,7 +112,7 @@ class CopiedSound:
         last: int | None = None
         held: av.Packet | None = None  # the packet before the first wanted one
         started = self._first_s is None
-        demuxed = self._input.demux(self._stream)
+        demuxed = demux(self._input, self._stream, self._path)
         while True:
             try:
                 packet = next(demuxed, None)
