@@ -213,8 +213,8 @@ def _run(host: nn.Module, size: tuple[int, int], at: tuple[str, str] | None = No
     except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise OptionError(
-            f"{type(host).__name__} cannot be run on images of 3 x {size[0]} x {size[1]} ({reason}); give the size "
-            "that it takes with size=(H, W)"
+            f"{type(host).__name__} cannot be run on images of 3 x {size[0]} x {size[1]} ({reason}); bring "
+            "them to the size that it takes: squeeze(model, size=(H, W)), in a configuration [data] size"
         ) from None
     finally:
         for handle in handles:

@@ -137,7 +137,8 @@ class ImageSqueeze(SqueezeExcite):
             x = self._given
         if self._seen is not None:
             self._seen.append(x)
-        return x if self.bypassed else self.scaled(x, self.gates_of(x))
+        # Hosts may write into what they are given (DenseNet's last relu does): never into what was given to the block.
+        return x.clone() if self.bypassed else self.scaled(x, self.gates_of(x))
 
     # Bound methods as hooks: a copied or unpickled host calls its own block.
     def on_input(self, module: nn.Module, args: tuple) -> tuple:

@@ -14,6 +14,8 @@ from torch import nn
 from torchvision.models import VisionTransformer, get_model, list_models
 
 from asd_explain.errors import OptionError, WeightsError
+from asd_explain.explain.gate_fitting import FitOptions
+from asd_explain.explain.image_fitting import fit
 from asd_explain.explain.images import explain
 from asd_explain.models.image_hosts import cifar_resnet
 from asd_explain.models.images import (
@@ -112,9 +114,15 @@ def test_small_classifiers_answer_as_before_and_are_explained(name: str) -> None
         assert bool((gates > 0).all() and (gates < 1).all())
         with without_block(model):
             torch.testing.assert_close(model(images), answers, rtol=0, atol=0)
+            given = x.clone()
+            tail(model, x)
+            assert torch.equal(x, given)  # some hosts write into what they pool
     heat = explain(model, images[0])
     assert heat.shape == (size, size)
     assert torch.isfinite(torch.from_numpy(heat)).all()
+    with without_block(model):
+        assert explain(model, images[0], "gradcam").shape == (size, size)
+    assert fit(model, images, options=FitOptions(steps=1)).pictures == 2
 
 
 @pytest.mark.parametrize("depth", [18, 50])
