@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -77,9 +78,13 @@ def create_explainer(name: str, **options: object) -> Explainer:
     """An explainer by name.
 
     Raises:
-        OptionError: for an unknown name.
+        OptionError: for an unknown name, or options that it does not have.
     """
     known = list_explainers()
     if name not in _EXPLAINERS:
         raise OptionError(f"unknown explainer {name!r}; choose one of {', '.join(known)}")
+    try:
+        inspect.signature(_EXPLAINERS[name]).bind(**options)
+    except TypeError as error:
+        raise OptionError(f"explainer {name!r}: {error}") from None
     return _EXPLAINERS[name](**options)

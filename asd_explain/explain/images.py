@@ -11,6 +11,7 @@ block that has learnt nothing changes nothing.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -178,7 +179,7 @@ def raw_heat(
     explainer = picture_explainer(method, **options) if isinstance(method, str) else method
     network = PictureNetwork(model)
     need_evaluation_mode(network)
-    _check(images, network, explainer)
+    images = _checked(images, network, explainer)
     outputs = network.score(images) if outputs is None else outputs
     targets = _targets(target, outputs)
     found = []
@@ -189,9 +190,12 @@ def raw_heat(
     return found
 
 
-def _check(images: torch.Tensor, network: PictureNetwork, explainer: Explainer) -> None:
-    if images.dim() != 4 or images.shape[1] != 3 or not len(images):
+def _checked(images: torch.Tensor, network: PictureNetwork, explainer: Explainer) -> torch.Tensor:
+    """The pictures in the network's own precision."""
+    if images.dim() != 4 or images.shape[1] != 3 or not images.numel():
         raise OptionError(f"pictures must be (N, 3, H, W), at least one of them, not {tuple(images.shape)}")
+    if not images.is_floating_point() or not bool(torch.isfinite(images).all()):
+        raise OptionError(f"pictures must be finite floating point numbers, as the network takes them ({images.dtype})")
     if isinstance(explainer, SqueezeHeat) and not network.block.learnt:
         raise OptionError(
             f"the block has learnt nothing yet, so {explainer.name!r} would explain nothing: train the network, or fit "
@@ -202,13 +206,28 @@ def _check(images: torch.Tensor, network: PictureNetwork, explainer: Explainer) 
             "fullgrad splits networks of convolutions, batch norms and linear layers; this one has a "
             f"{type(odd).__name__}, whose share it does not define"
         )
+    return images.to(network.block.expand.weight.dtype)
+
+
+def _tensor(images: object) -> torch.Tensor:
+    if not isinstance(images, torch.Tensor):
+        raise OptionError(f"pictures must be a torch tensor, not {type(images).__name__}; see torch.as_tensor")
+    return images
 
 
 def _targets(target: int | Sequence[int] | None, outputs: Sequence[Output]) -> list[int]:
+    """Numbers of classes; whatever stands for whole numbers does (numpy's, tensors of one)."""
     classes = outputs[0].logits.shape[-1]
     if target is None:
         return [predicted(output.logits[0, 0]) for output in outputs]
-    targets = [int(t) for t in ([target] * len(outputs) if isinstance(target, int) else target)]
+    single = isinstance(target, torch.Tensor | np.ndarray) and target.ndim == 0
+    try:
+        if single or not hasattr(target, "__iter__"):
+            targets = [operator.index(target)] * len(outputs)
+        else:
+            targets = [operator.index(one) for one in target]
+    except TypeError:
+        raise OptionError(f"target {target!r} is no class: give its number, 0 to {classes - 1}") from None
     if len(targets) != len(outputs) or not all(0 <= t < classes for t in targets):
         raise OptionError(f"{len(outputs)} pictures need as many targets in 0 to {classes - 1}, not {targets[:10]}")
     return targets
@@ -239,7 +258,7 @@ def explain_batch(
     Raises:
         OptionError: the block is needed and has learnt nothing, or something given cannot be used.
     """
-    size = tuple(images.shape[-2:])
+    size = tuple(_tensor(images).shape[-2:])
     heats = raw_heat(model, images, method, target, **options)
     return np.stack([enlarged(heat, size, interpolation) for heat in heats])
 
@@ -253,7 +272,7 @@ def explain(
     **options: object,
 ) -> np.ndarray:
     """Heat (H, W) float32 >= 0 of one picture (3, H, W); see :func:`explain_batch`."""
-    if image.dim() != 3:
+    if _tensor(image).dim() != 3:
         raise OptionError(f"a picture must be (3, H, W), not {tuple(image.shape)}; explain_batch takes several")
     return explain_batch(model, image[None], method, target, interpolation, **options)[0]
 

@@ -164,6 +164,35 @@ def test_targets() -> None:
     for wrong in (10, -1, [0, 1]):
         with pytest.raises(OptionError, match="targets"):
             explain_batch(model, pictures(), "gradcam", target=wrong)
+    for wrong in (1.0, "cat", [0.5] * len(said)):
+        with pytest.raises(OptionError, match="is no class"):
+            explain_batch(model, pictures(), "gradcam", target=wrong)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.int64, np.array])
+def test_a_target_may_be_what_argmax_gives(kind) -> None:
+    expected = explain_batch(network(), pictures(), "gradcam", target=3)
+    np.testing.assert_array_equal(explain_batch(network(), pictures(), "gradcam", target=kind(3)), expected)
+    several = [kind(3)] * len(pictures())
+    np.testing.assert_array_equal(explain_batch(network(), pictures(), "gradcam", target=several), expected)
+
+
+def test_pictures_that_cannot_be_asked_about_are_refused_and_precision_is_the_network_s() -> None:
+    model, picture = network(), pictures()[0]
+    hole = picture.clone()
+    hole[0, 3, 3] = torch.nan
+    for wrong, told in (
+        (hole, "finite"),
+        (picture.to(torch.uint8), "floating point"),
+        (picture[:, :0], "at least one"),
+    ):
+        with pytest.raises(OptionError, match=told):
+            explain(model, wrong)
+    with pytest.raises(OptionError, match="must be a torch tensor, not ndarray"):
+        explain(model, picture.numpy())
+    np.testing.assert_array_equal(explain(model, picture.double()), explain(model, picture))
+    with pytest.raises(OptionError, match=r"'se'.* unexpected keyword argument 'foo'"):
+        explain(model, picture, foo=1)
 
 
 def test_training_mode_and_wrong_shapes_are_refused() -> None:
