@@ -163,12 +163,27 @@ class _Files:
         path = self.paths[index]
         try:
             with Image.open(path) as picture:
+                if picture.mode == "F" or picture.mode.startswith("I"):
+                    raise DataError(f"{path} has more than 8 bits a colour; convert the pictures to 8")
                 return np.asarray(picture.convert("RGB"))
         except FileNotFoundError:
             raise DataError(f"{path}: no such picture; unpack the data set again") from None
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             # What PIL makes of damaged files, and of those that say that they are larger than any picture.
             raise DataError(f"{path} cannot be read as a picture ({error})") from None
+
+    def one_size(self, most: int = 1000) -> tuple[int, int] | None:
+        """(height, width) of all pictures, or of so many evenly spaced ones; None where they differ."""
+        found = set()
+        for index in np.unique(np.linspace(0, len(self.paths) - 1, min(most, len(self.paths))).astype(int)):
+            try:
+                with Image.open(self.paths[index]) as picture:
+                    found.add(picture.size)
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                continue  # who reads the picture says so
+            if len(found) > 1:
+                return None
+        return found.pop()[::-1] if found else None
 
     def mark(self, index: int) -> bytes:
         path = self.paths[index]
@@ -300,24 +315,37 @@ def _folder(name: str, root: Path, split: str, train: bool, size: int, progress:
     if folder is None:
         instead = "; hold pictures out of train ([data] hold_out), or use test" if split == "val" else ""
         raise DataError(f"{root / split}: no such folder; {root} should hold {split}/CLASS/*.jpg{instead}")
-    try:
-        found = datasets.ImageFolder(folder)
-    except FileNotFoundError as error:
-        raise DataError(f"{folder}: no class folders with pictures ({error})") from None
-    read = _Files([Path(path) for path, _ in found.samples], any_size=size > 0)
+    found = _classes_in(folder)
+    read = _Files(_paths(found), any_size=size > 0)
     targets = np.asarray(found.targets, np.int64)
     height, width, _ = read(0).shape
-    if size and max(height, width) > 64:
-        return ImageSet(name, tuple(found.classes), targets, read, _scene(size, train))
+    if size:
+        # Train decides for all splits, so that what is learnt on and what is asked about are cut alike.
+        ruling = _folder_of(root, "train")
+        shape = (read if ruling in (None, folder) else _Files(_paths(_classes_in(ruling)), any_size=True)).one_size()
+        if shape is None or max(shape) > 64:
+            return ImageSet(name, tuple(found.classes), targets, read, _scene(size, train))
+        height, width = shape
     if not size and len(read.paths) * height * width * 3 <= HELD_BYTES:
         read = _Held(_decoded(folder, len(read.paths), progress))
     return ImageSet(name, tuple(found.classes), targets, read, _small(height, width, size, train))
 
 
+def _classes_in(folder: Path) -> datasets.ImageFolder:
+    try:
+        return datasets.ImageFolder(folder)
+    except FileNotFoundError as error:
+        raise DataError(f"{folder}: no class folders with pictures ({error})") from None
+
+
+def _paths(found: datasets.ImageFolder) -> list[Path]:
+    return [Path(path) for path, _ in found.samples]
+
+
 @lru_cache(maxsize=2)
 def _decoded(folder: Path, count: int, progress: bool) -> np.ndarray:
     """(count, H, W, 3) uint8; kept, as train and what is held out of it are of the same folder."""
-    read = _Files([Path(path) for path, _ in datasets.ImageFolder(folder).samples], any_size=False)
+    read = _Files(_paths(_classes_in(folder)), any_size=False)
     bar = tqdm(
         range(count), desc=f"{folder.name}: pictures", unit="picture", leave=False, disable=None if progress else True
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import datasets
+from torchvision.transforms import v2
 
 from asd_explain.datasets.celeba import TEXTS, CelebAFiles
 from asd_explain.datasets.celeba_miniature import ATTRIBUTES, DRAWN, main, make_celeba_miniature
@@ -151,6 +152,36 @@ def test_sizes_are_made_alike_or_asked_for(tmp_path):
     pixels = np.concatenate([np.asarray(Image.open(p)).reshape(-1, 3) for p in (root / "test").rglob("*.jpg")]) / 255
     np.testing.assert_allclose(mean, pixels.mean(0), atol=1e-6)
     np.testing.assert_allclose(std, pixels.std(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("first", ["train/ant/0.png", "test/ant/0.png", None])
+def test_which_picture_comes_first_does_not_decide_how_all_are_cut(tmp_path, first):
+    root = write_folder(tmp_path, size=(28, 28))
+    Image.new("RGB", (50, 30)).save(root / "train" / "bee" / "3.png")
+    if first is not None:
+        Image.new("RGB", (40, 60)).save(root / first)
+    train, test = (open_images("folder", root, split, size=32) for split in ("train", "test"))
+    shapes = {tuple(one[i][0].shape) for one in (train, test) for i in range(len(one))}
+    assert shapes == {(3, 32, 32)}
+    wide = torch.from_numpy(train.raw(9).transpose(2, 0, 1).copy())
+    assert wide.shape == (3, 30, 50)
+    middle = v2.functional.center_crop(v2.functional.resize(wide, 32, antialias=True), 32) / 255
+    torch.testing.assert_close(train[9][0], middle)  # cut, not squeezed
+
+
+def test_small_pictures_of_one_size_keep_their_shape(tmp_path):
+    root = write_folder(tmp_path, size=(28, 21))
+    for split in ("train", "test"):
+        assert open_images("folder", root, split, size=56)[0][0].shape == (3, 42, 56)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("I;16", np.uint16), ("I", np.int32), ("F", np.float32)])
+def test_pictures_of_more_than_eight_bits_are_told_not_cut_off(tmp_path, kind, dtype):
+    root = write_folder(tmp_path)
+    deep = root / "test" / "bee" / ("1.png" if kind == "I;16" else "1.tif")
+    Image.fromarray(np.full((32, 32), 20000, dtype)).save(deep)
+    with pytest.raises(DataError, match=r"bee/1\.(png|tif) has more than 8 bits a colour; convert"):
+        open_images("folder", root, "test")
 
 
 def test_a_share_is_held_out(tmp_path):
