@@ -92,6 +92,9 @@ def splits_of(config: ImageTraining, args: argparse.Namespace) -> tuple[ImageSet
     for other in (val, test):
         if other.classes != train.classes:
             raise OptionError(f"{args.data}: train has the classes {train.classes[:3]}..., another split others")
+        if other[0][0].shape != train[0][0].shape:
+            shapes = " and ".join("{1} x {0}".format(*one[0][0].shape[1:]) for one in (train, other))
+            raise OptionError(f"{args.data}: pictures of {shapes} px; bring all to one size ([data] size)")
     if not train.multilabel and len(train.classes) < 2:
         raise OptionError(
             f"{args.data}: {', '.join(train.classes)} is the only class; a classifier needs two or more (train/CLASS/*)"
@@ -119,6 +122,31 @@ def facts_of(config: ImageTraining, train: ImageSet) -> PictureFacts:
     )
 
 
+def trainer_of(
+    config: ImageTraining,
+    facts: PictureFacts,
+    sets: tuple[ImageSet, ImageSet, ImageSet],
+    out: Path,
+    device: torch.device,
+    command: str,
+    args: argparse.Namespace,
+) -> ImageTrainer:
+    """A training at its beginning; nothing is written.
+
+    Raises:
+        AsdExplainError: the network, its first weights or the pictures do not go together.
+    """
+    train, val, _ = sets
+    seed_everything(config.seed)
+    network = build_network(facts)
+    if args.weights is not None:
+        afresh = begin_with(network, args.weights)
+        log.info("begins with %s; afresh: %s", args.weights, ", ".join(afresh) or "nothing")
+    classifier = ImageClassifier(network, facts).to(device).channels_last()
+    keep = _keeper(config, facts, classifier, train, val, out, command)
+    return ImageTrainer(classifier, train, val, config, out, keep, workers=args.workers, progress=not args.quiet)
+
+
 def train_one(
     config: ImageTraining,
     facts: PictureFacts,
@@ -130,20 +158,13 @@ def train_one(
     marks: dict[str, str],
 ) -> None:
     """Train one arm with one seed, or go on; leaves the scores of best and last on the split test."""
-    train, val, test = sets
+    test = sets[2]
     if not (out / CHECKPOINT).is_file() and (there := [n for n in (BEST, LAST, LOG) if (out / n).exists()]):
         raise OptionError(f"{out / there[0]} is there already; give another --out, or --overwrite to begin anew")
     check_config(config, out, args.weights, marks)
     if (out / TEST).is_file():
         return
-    seed_everything(config.seed)
-    network = build_network(facts)
-    if args.weights is not None:
-        afresh = begin_with(network, args.weights)
-        log.info("begins with %s; afresh: %s", args.weights, ", ".join(afresh) or "nothing")
-    classifier = ImageClassifier(network, facts).to(device).channels_last()
-    keep = _keeper(config, facts, classifier, train, val, out, command)
-    trainer = ImageTrainer(classifier, train, val, config, out, keep, workers=args.workers, progress=not args.quiet)
+    trainer = trainer_of(config, facts, sets, out, device, command, args)
     write_config(config, out, args.weights, marks)
     if trainer.resume():
         log.info("%s: going on from epoch %d, batch %d", out.name, trainer.state.epoch, trainer.state.done)
@@ -152,7 +173,7 @@ def train_one(
     result: dict[str, object] = {
         "arm": NAMES[config.block],
         "seed": config.seed,
-        "parameters": parameters_of(classifier),
+        "parameters": parameters_of(trainer.classifier),
         "seconds": round(time.perf_counter() - began, 1),
     }
     for name in ("last", "best"):
@@ -267,15 +288,25 @@ def run(args: argparse.Namespace, command: str) -> Path:
         elif not args.overwrite:
             check_same(replace(config, block=block, seed=seed), folder, args.weights, marks)
     if args.overwrite:
+        for block in ARMS[args.arms]:  # whatever is wrong is told before anything is gone
+            one = replace(config, block=block, seed=args.seeds[0])
+            trainer_of(one, replace(facts, block=block), sets, out, device, command, args)
         for block, seed in asked:
             for name in _FILES:
                 (folder_of(out, block, seed) / name).unlink(missing_ok=True)
+        if (out / SUMMARY).exists():
+            summarise(out, command)
     for block, seed in asked:
         one = replace(config, block=block, seed=seed)
         train_one(one, replace(facts, block=block), sets, folder_of(out, block, seed), device, command, args, marks)
-        results = [read_result(folder) for folder in finished(out).values()]
-        write_report({"command": command, "runs": results, "comparison": compare(results)}, out / SUMMARY)
+        summarise(out, command)
     return out / SUMMARY
+
+
+def summarise(out: Path, command: str) -> None:
+    """Write the summary of all that is finished."""
+    results = [read_result(folder) for folder in finished(out).values()]
+    write_report({"command": command, "runs": results, "comparison": compare(results)}, out / SUMMARY)
 
 
 def folder_of(out: Path, block: bool, seed: int) -> Path:

@@ -107,7 +107,10 @@ class ImageTrainer:
     ) -> None:
         loop: ImageLoopConfig = config.loop
         if loop.batch > len(train):
-            raise OptionError(f"[loop] batch = {loop.batch}, but there are {len(train)} pictures to learn from")
+            raise OptionError(
+                f"[loop] batch = {loop.batch}, but there are {len(train)} pictures to learn from; give more, or "
+                f"make it smaller (--set loop.batch={len(train)})"
+            )
         self.classifier, self.train, self.val, self.config = classifier, train, val, config
         self.folder, self.keep, self.workers, self.progress = Path(folder), keep, workers, progress
         self.device = next(classifier.parameters()).device

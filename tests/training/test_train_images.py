@@ -224,6 +224,43 @@ def test_what_cannot_be_trained_anew_is_not_removed(trained, pictures, tmp_path,
     assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == before
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--set", "loop.batch=4000"], r"batch = 4000, but there are 64 pictures.*--set loop.batch=64"),
+        (["--set", 'model.arch="nope"'], "nope"),
+        (["--weights", "broken.safetensors"], "broken"),
+    ],
+)
+def test_nothing_is_removed_for_a_training_that_cannot_begin(trained, pictures, tmp_path, caplog, more, told):
+    shutil.copytree(trained, tmp_path / "runs")
+    (tmp_path / "broken.safetensors").write_bytes(b"x")
+    more = [str(tmp_path / word) if word.endswith(".safetensors") else word for word in more]
+    before = {p: p.read_bytes() for p in (tmp_path / "runs").rglob("*") if p.is_file()}
+    assert train(pictures, tmp_path / "runs", "--overwrite", *more) == 2
+    assert re.search(told, caplog.messages[-1])
+    assert {p: p.read_bytes() for p in (tmp_path / "runs").rglob("*") if p.is_file()} == before
+
+
+def test_a_summary_forgets_what_is_begun_anew(trained, pictures, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "runs")
+
+    def fail(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageTrainer, "_one", fail)
+    assert train(pictures, tmp_path / "runs", "--arms", "block", "--overwrite") == 130
+    assert [r["arm"] for r in strict(tmp_path / "runs" / "summary.json")["runs"]] == ["plain"]
+
+
+def test_splits_of_other_sizes_are_refused(pictures, tmp_path, caplog):
+    shutil.copytree(pictures, tmp_path / "set")
+    for path in (tmp_path / "set" / "test").rglob("*.png"):
+        Image.open(path).resize((20, 24)).save(path)
+    assert train(tmp_path / "set", tmp_path / "out", "--arms", "plain") == 2
+    assert "pictures of 16 x 16 and 20 x 24 px; bring all to one size ([data] size)" in caplog.messages[-1]
+
+
 def test_what_is_finished_belongs_to_its_pictures(trained, pictures, tmp_path, caplog):
     shutil.copytree(pictures, tmp_path / "moved")
     assert train(tmp_path / "moved", trained) == 0  # wherever they lie
