@@ -25,7 +25,9 @@ def miniature_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         OutputError: ``out`` exists and is not to be replaced, or is no miniature, or cannot be written.
     """
     if out.exists() and not (overwrite and (out / MARK).is_file()):
-        raise OutputError(f"{out} exists; give another name" + (": it is no miniature" if overwrite else ""))
+        if not (out / MARK).is_file():
+            raise OutputError(f"{out} exists and is no miniature; give another name")
+        raise OutputError(f"{out} exists; give another name, or --overwrite to make it anew")
     with whole_folder(out) as part:
         yield part
 

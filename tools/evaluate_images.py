@@ -53,7 +53,7 @@ from asd_explain.explain.image_fitting import fit
 from asd_explain.explain.images import STREAM, explain_batch, predicted
 from asd_explain.models.images import block_of, blocks_in, squeeze
 from asd_explain.options import DEVICES, pick_device
-from asd_explain.outputs import check_new, whole_file, write_text
+from asd_explain.outputs import check_new, check_writable, whole_file, write_text
 from asd_explain.running import command_text, public_words, run_tool
 
 if TYPE_CHECKING:
@@ -214,6 +214,8 @@ def run(args: argparse.Namespace, command: str) -> str:
             )
         if not blocks_in(other):
             squeeze(other.network).to(args.device).eval()
+    for name in FILES:
+        check_writable(args.out / name)
     train = open_images(args.set, args.root, "train", size=size) if args.fit else None
     fitted = prepare(classifier, classifier.network, train, args)
     part = subset(data, chosen(data, args.accuracy_pictures or len(data), args.seed))

@@ -29,6 +29,10 @@ def _cell(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
+def _percent(value: float | None, sign: str = "") -> str:
+    return "-" if value is None or not np.isfinite(value) else f"{100 * value:{sign}.2f}"
+
+
 def _metrics(title: str, entries: Sequence[Mapping], against: str) -> list[str]:
     lines = [f"## {title}", ""]
     kinds = list(dict.fromkeys((e["metric"], e["baseline"]) for e in entries))
@@ -70,13 +74,13 @@ def markdown(report: Mapping) -> str:
     ]
     lines += ["## Accuracy", "", "| | accuracy [95 %] | pictures |", "|---|---|---|"]
     for name, a in report["accuracy"].items():
-        shown = f"{100 * a['mean']:.2f} % [{100 * a['low']:.2f}, {100 * a['high']:.2f}]"
+        shown = f"{_percent(a['mean'])} % [{_percent(a['low'])}, {_percent(a['high'])}]"
         lines.append(f"| {name} | {shown} | {a['pictures']} |")
     lines.append("")
     if drop := report.get("drop"):
         lines += [
-            f"With the block minus the network trained without it: {100 * drop['difference']:+.2f} points "
-            f"[{100 * drop['low']:+.2f}, {100 * drop['high']:+.2f}], picture by picture (one training each).",
+            f"With the block minus the network trained without it: {_percent(drop['difference'], '+')} points "
+            f"[{_percent(drop['low'], '+')}, {_percent(drop['high'], '+')}], picture by picture (one training each).",
             "",
         ]
     if report["faithfulness"]:

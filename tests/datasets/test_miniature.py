@@ -113,7 +113,7 @@ def test_impossible_miniatures_are_refused(wrong, tmp_path):
 def test_only_a_miniature_is_replaced(tmp_path):
     (tmp_path / "ava").mkdir()
     (tmp_path / "ava" / "film.mp4").touch()
-    with pytest.raises(OutputError, match="it is no miniature"):
+    with pytest.raises(OutputError, match="exists and is no miniature; give another name"):
         make_miniature("ava", tmp_path / "ava", overwrite=True)
     assert main(["-o", str(tmp_path)]) == 2
     assert (tmp_path / "ava" / "film.mp4").exists()

@@ -259,6 +259,23 @@ def test_results_are_not_replaced_unasked(command, tmp_path, caplog) -> None:
     assert (tmp_path / "report.md").read_text() != "mine"
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+    command, tmp_path, caplog, monkeypatch
+) -> None:
+    monkeypatch.setattr(evaluate_images, "seen", lambda *a, **k: pytest.fail("measured"))
+    (tmp_path / "file").write_text("mine")
+    assert command(tmp_path / "file") == 2
+    assert "cannot be written" in caplog.messages[-1]
+
+
+def test_one_picture_has_no_interval(command, tmp_path, capsys) -> None:
+    one = ("--pictures", "1", "--accuracy-pictures", "1", "--ablation-pictures", "0")
+    assert command(tmp_path / "r", "--plain", "plain.safetensors", *one) == 0
+    page = capsys.readouterr().out
+    assert "nan" not in page
+    assert "% [-, -]" in page
+
+
 def test_a_plain_network_is_measured_by_its_rivals_or_fitted(command, tmp_path) -> None:
     assert command(tmp_path / "a", weights="plain.safetensors") == 0
     report = json.loads((tmp_path / "a" / "report.json").read_text())
