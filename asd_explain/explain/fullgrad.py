@@ -82,7 +82,9 @@ class BiasWatch(TorchFunctionMode):
         shift = -running_mean * scale
         if bias is not None:
             shift = shift + bias.detach()
-        return self._add(input * scale.view(-1, *[1] * (input.dim() - 2)), shift, 1 - input.dim())
+        # Statistics may be kept in another precision; a batch norm answers in its input's.
+        scaled = (input * scale.view(-1, *[1] * (input.dim() - 2))).to(input.dtype)
+        return self._add(scaled, shift.to(input.dtype), 1 - input.dim())
 
     def _note(self, input: torch.Tensor) -> None:
         if self.first_input is None:
@@ -254,7 +256,7 @@ def _on_crop(
     """Maps of several sizes enlarged to (T, H, W) and added; cells lie as strides and paddings put them."""
     total = 0.0
     for cells, values in maps.items():
-        values = values[frames].cpu().numpy()
+        values = values[frames].float().cpu().numpy()
         if cells != size:
             strides, offsets = _lie(model, cells, size)
             values = np.stack([upsample(v, strides, offsets, size, "bilinear") for v in values])

@@ -86,7 +86,7 @@ class PictureNetwork:
 
     def image_maps(self, images: torch.Tensor) -> torch.Tensor:
         """(1, N, 3, H, W) to maps (1, N, C, h, w), with gradients where they are recorded."""
-        x, _ = front(self.model, images[0])
+        x, _ = front(self.model, images[0].to(self.block.expand.weight.dtype))
         return self._keep(x, tuple(images.shape[-2:]))[None]
 
     def _keep(self, x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -205,6 +205,12 @@ def test_training_mode_and_wrong_shapes_are_refused() -> None:
         explain(model.train(), pictures()[0])
 
 
+@pytest.mark.parametrize("method", [m for m in list_explainers() if m not in ("mouth", "random", "centre")])
+def test_half_precision_marks_the_same(method: str) -> None:
+    full, half = explain(network(), pictures()[0], method), explain(network().bfloat16(), pictures()[0], method)
+    assert np.corrcoef(full.ravel(), half.ravel())[0, 1] > 0.95
+
+
 def test_a_plain_network_is_refused() -> None:
     with pytest.raises(OptionError, match="0 squeeze-and-excitation blocks"):
         explain(cifar_resnet(18, width=4).eval(), pictures()[0])
