@@ -189,7 +189,11 @@ class _Parts:
     def _breaks(self, packet: _Packet) -> bool:
         """Whether it does not go on from the track's last one."""
         track = self.tracks[packet.index]
-        return track.last is not None and not -_BACK <= packet.raw + self.shifts[track.part] - track.last <= _AHEAD
+        if track.last is None:
+            return False
+        time = packet.raw + self.shifts[track.part]
+        # A track may pause; it is another clock only where all of them are ahead.
+        return time < track.last - _BACK or time > self._reached() + _AHEAD
 
     def _follows(self, packet: _Packet) -> bool:
         """Whether it is the track's first of a part that another track has begun already."""

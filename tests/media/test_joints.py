@@ -187,6 +187,12 @@ def test_a_single_packet_out_of_time_is_no_joint(stray):
     assert shifts == [0]
 
 
+def test_a_pause_of_one_track_is_no_joint():
+    seen = [one for one in packets([(0.0, 1000, 2000)]) if not (one[0] == 1 and 5 < one[1] < 25)]
+    _, shifts = mended(seen)
+    assert shifts == [0]
+
+
 def test_packets_without_a_time_are_counted():
     parts = _Parts()
     for time in (0.0, None, FRAME, None, 50.0, 50.0 + FRAME):
