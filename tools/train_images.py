@@ -284,6 +284,7 @@ def run(args: argparse.Namespace, command: str) -> Path:
     asked = [(block, seed) for seed in dict.fromkeys(args.seeds) for block in ARMS[args.arms]]
     for (block, seed), folder in finished(out).items():  # all of them go into one summary
         if (block, seed) not in asked:
+            read_result(folder)
             check_same(replace(config, block=block, seed=seed), folder, args.weights, marks, _ELSEWHERE)
         elif not args.overwrite:
             check_same(replace(config, block=block, seed=seed), folder, args.weights, marks)

@@ -20,7 +20,7 @@ from asd_explain.errors import ClipError, OptionError
 from asd_explain.grid import nearest
 from asd_explain.media.container import decode_packets, open_container, set_threads, ticks_to_s, video_stream
 from asd_explain.media.frame import Converter, Frame
-from asd_explain.media.joints import joints_of
+from asd_explain.media.joints import joints_of, packets_of
 from asd_explain.media.probing import UNSPECIFIED, ClipInfo, probe
 from asd_explain.media.reader import VideoReader
 
@@ -298,7 +298,7 @@ class _Index:
             if joints_of(self._path, container) is not None:
                 return None
             try:
-                for packet in container.demux(stream):
+                for packet in packets_of(container, [stream], self._path):
                     if packet.size == 0:
                         continue
                     if packet.pts is None or packet.is_corrupt or packet.is_discard:

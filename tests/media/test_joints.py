@@ -3,7 +3,7 @@
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asd_explain.media import VideoReader, probe
@@ -74,6 +74,63 @@ def test_sound_that_ends_early_does_not_drag_the_next_part(part, tmp_path, index
     )
 
 
+def read(path, index_of):
+    with VideoReader(path) as reader:
+        return [(index_of(frame.luma()), frame.time_s) for frame in reader]
+
+
+@pytest.mark.parametrize("counts", [(3, 3, 50), (50, 1, 1), (50, 4, 4), (2, 2, 2)])
+@pytest.mark.parametrize("sound_s", [None, 0])
+def test_parts_of_few_pictures_are_kept(clip, tone, tmp_path, index_of, counts, sound_s):
+    sounds = [None if sound_s is None else tone(n / 25) for n in counts]
+    parts = [clip(f"{i}.ts", [k / 25 for k in range(n)], sound=sounds[i]) for i, n in enumerate(counts)]
+    frames = read(joined(tmp_path, *parts), index_of)
+    assert [number for number, _ in frames] == [k for n in counts for k in range(n)]
+
+
+def test_pictures_that_lean_on_later_ones_are_kept(clip, tmp_path, index_of):
+    leaning = clip("a.ts", [k / 25 for k in range(50)], options={"bf": "3", "preset": "medium"})
+    path = joined(tmp_path, leaning, clip("b.ts", [k / 25 for k in range(50)]), leaning)
+    assert [number for number, _ in read(path, index_of)] == [*range(50)] * 3
+
+
+def test_sound_alone_that_overlaps_is_no_joint(part, tmp_path, index_of):
+    path = joined(tmp_path, part("a.ts", 50, 10.0, sound_s=2.3), part("b.ts", 50, 12.0))
+    frames = read(path, index_of)
+    np.testing.assert_allclose(
+        rises_s(load_audio(path))[-1], [time_s for number, time_s in frames if number == 25][-1], atol=0.03
+    )
+
+
+def test_sound_that_would_go_on_by_chance_moves_with_its_part(part, tmp_path, index_of):
+    path = joined(tmp_path, part("a.ts", 100, 10.0, sound_s=1.5), part("b.ts", 50, 11.5))
+    frames = read(path, index_of)
+    np.testing.assert_allclose(
+        rises_s(load_audio(path))[-1], [time_s for number, time_s in frames if number == 25][-1], atol=0.03
+    )
+
+
+def test_slides_may_pause(clip, index_of):
+    times = [0, 1, 12, 13, 26, 60, 61, 75]
+    frames = read(clip("a.ts", times), index_of)
+    np.testing.assert_allclose([time_s - frames[0][1] for _, time_s in frames], times, atol=1e-3)
+
+
+def test_a_pause_is_not_put_in_again_at_the_joint(clip, tmp_path, index_of):
+    times = [*(k / 25 for k in range(50)), 8.0]
+    frames = read(joined(tmp_path, clip("a.ts", times), clip("b.ts", [k / 25 for k in range(50)])), index_of)
+    assert len(frames) == 101
+    assert frames[51][1] - frames[50][1] < 0.15
+
+
+def test_tracks_of_other_numbers_in_the_second_part_are_left_out_in_a_line(part, tmp_path, index_of, caplog):
+    other = part("b.ts", 50, container_options={"mpegts_start_pid": "0x300", "mpegts_pmt_start_pid": "0x500"})
+    path = joined(tmp_path, part("a.ts", 50), other)
+    assert [number for number, _ in read(path, index_of)] == [*range(50)]
+    assert load_audio(path).end_s == pytest.approx(2, abs=0.1)
+    assert "tracks that begin later in the file are left out" in caplog.text
+
+
 def test_pieces_and_single_frames_of_a_joined_file(part, tmp_path, index_of):
     path = joined(tmp_path, part("a.ts", 50), part("b.ts", 50))
     with VideoReader(path) as reader:
@@ -142,9 +199,9 @@ def packets(parts, lag=0):
 
 def mended(seen):
     """{track: [time]} after the parts' shifts."""
-    parts, raw = _Parts(), {0: [], 1: []}
+    parts, raw = _Parts(0, others=True), {0: [], 1: []}
     for index, time, length in seen:
-        parts.see(_Packet(index, time, length))
+        parts.see(_Packet(index, time, time, length))
         raw[index].append(time)
     parts.end()
     out = {}
@@ -160,6 +217,7 @@ def mended(seen):
 clocks = st.integers(0, 20).map(lambda n: n * 12.5)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(clocks, st.integers(10, 60), st.integers(-4, 4)), min_size=1, max_size=5),
     st.sampled_from([0.0, 0.25]),
@@ -194,7 +252,7 @@ def test_a_pause_of_one_track_is_no_joint():
 
 
 def test_packets_without_a_time_are_counted():
-    parts = _Parts()
-    for time in (0.0, None, FRAME, None, 50.0, 50.0 + FRAME):
-        parts.see(_Packet(0, time, FRAME))
-    assert parts.tracks[0].steps == [(4, 2 * FRAME - 50)]
+    parts = _Parts(0, others=True)
+    for time in (7.0, None, 7 + FRAME, None, 1.0, 1 + FRAME):
+        parts.see(_Packet(0, time, time, FRAME))
+    assert parts.tracks[0].steps == [(4, 7 + 2 * FRAME - 1)]

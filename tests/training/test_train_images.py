@@ -274,6 +274,8 @@ def test_damaged_scores_are_told(trained, pictures, tmp_path, caplog):
     (tmp_path / "plain.seed0" / "test.json").write_text("{")
     assert train(pictures, tmp_path, "--arms", "plain") == 2
     assert "test.json cannot be read as scores" in caplog.text
+    assert train(pictures, tmp_path, "--arms", "block") == 2
+    assert not (tmp_path / "block.seed0").exists()  # told before the work
     (tmp_path / "plain.seed0" / "test.json").unlink()
     assert train(pictures, tmp_path, "--arms", "plain") == 0
     last = [strict(folder / "plain.seed0" / "test.json")["last"] for folder in (tmp_path, trained)]
