@@ -212,15 +212,12 @@ class _Parts:
             if track.part < len(self.shifts) - 1 and self._fits(packet.raw):
                 self._begin(track, track.packets)
                 track.last = None
-            if side := self._side(packet):
-                track.off = track.off or (track.packets, packet.raw)
-                track.packets += 1
-                if side > 0 or packet.raw + self.shifts[track.part] < track.last - _LOOSE:
-                    return
-                track.packets -= 1  # an overlap
+            side = self._side(packet)
+            track.off = (track.off or (track.packets, packet.raw)) if side else None
+            if side > 0 or (side < 0 and packet.raw + self.shifts[track.part] < track.last - _LOOSE):
+                track.packets += 1  # of a part that no picture has begun yet
             else:
-                track.off = None
-            self._count(track, packet)
+                self._count(track, packet)
 
     def _count(self, track: _Track, packet: _Packet) -> None:
         """Take a packet in where its track is."""
